@@ -1,0 +1,102 @@
+"""Everything losskit raises on purpose.
+
+    LosskitError                      exit code 2 on the command line unless said otherwise
+    |-- DataError                     a file, column, label or value of the user's data
+    |-- RecipeError                   a recipe, an override or an option
+    |-- NotFoundError                 no component of that name            (also LookupError)
+    |-- AmbiguousError                a name that several distributions or kinds provide
+    |-- LossError                     a loss was built or called wrongly   (also ValueError)
+    |-- ModelError                    a saved model that cannot be read or written
+    `-- PluginError                   a component that was needed failed to load; exit code 3
+
+A message names the culprit, what was expected, what was got, and the fix, in one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "AmbiguousError",
+    "DataError",
+    "LosskitError",
+    "LossError",
+    "ModelError",
+    "NotFoundError",
+    "PluginError",
+    "RecipeError",
+    "did_you_mean",
+]
+
+
+class LosskitError(Exception):
+    """Base of all errors that losskit raises on purpose.
+
+    Args:
+        culprit: what is wrong, by the name the user knows it by.
+        expected: what would have been right.
+        got: what was there instead.
+        fix: what to do about it.
+
+    >>> print(DataError("column 'score' of dev.jsonl", expected="numbers", got="'high' in row 3", fix="map another column"))
+    column 'score' of dev.jsonl: expected numbers, got 'high' in row 3. Fix: map another column
+    """
+
+    exit_code = 2
+
+    def __init__(self, culprit: str, *, expected: str = "", got: str = "", fix: str = "") -> None:
+        self.culprit, self.expected, self.got, self.fix = culprit, expected, got, fix
+        found = ", ".join(filter(None, (expected and f"expected {expected}", got and f"got {got}")))
+        message = f"{culprit}: {found}" if found else culprit
+        super().__init__(f"{message}. Fix: {fix}" if fix else message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions pickle their positional arguments only; worker processes must hand these on whole.
+        return _rebuild, (type(self), self.culprit, self.expected, self.got, self.fix)
+
+
+def _rebuild(cls: type[LosskitError], culprit: str, expected: str, got: str, fix: str) -> LosskitError:
+    return cls(culprit, expected=expected, got=got, fix=fix)
+
+
+class DataError(LosskitError):
+    """The user's data: a missing file, a wrong column, label or value."""
+
+
+class RecipeError(LosskitError):
+    """A recipe, an override or an option that cannot be right."""
+
+
+class NotFoundError(LosskitError, LookupError):
+    """No component answers to this reference."""
+
+
+class AmbiguousError(LosskitError):
+    """Several distributions, or several kinds, answer to this reference."""
+
+
+class LossError(LosskitError, ValueError):
+    """A loss was built or called in a way it cannot serve."""
+
+
+class ModelError(LosskitError):
+    """A saved model that cannot be read, or written."""
+
+
+class PluginError(LosskitError):
+    """A component that was needed failed to load."""
+
+    exit_code = 3
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The closest known names as a phrase for an error message, or nothing.
+
+    >>> did_you_mean("cosnt", ["cosent", "list-net"])
+    "did you mean 'cosent'?"
+    >>> did_you_mean("xyz", ["cosent"])
+    ''
+    """
+    close = difflib.get_close_matches(name, sorted(set(known)), n=3)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""

@@ -1,0 +1,185 @@
+"""Records: what an encoder made of one column of texts, and what losses read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import LossError
+
+__all__ = ["Output", "Tokens"]
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """A part with a token axis, padded with `fill` where records are joined.
+
+    Args:
+        values: [n, t, ...].
+        mask: [n, t], True where a token counts.
+        fill: what stands at masked positions.
+    """
+
+    values: Tensor
+    mask: Tensor
+    fill: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What an encoder made of one column of n items.
+
+    Args:
+        embedding: [n, d]; [n, t, d] late interaction; [n] or [n, classes] cross-encoder scores;
+            None for a column that nothing encodes.
+        mask: [n, t], True where a token counts; with late interaction only.
+        layers: [n, d] per layer, first to last; only if the loss needs "layers".
+        parts: named extras that a loss needs: tensors whose first axis is items, `Tokens`, or Outputs.
+            `parts["weight"]` [n] holds sample weights.
+        lists: how many of the n items belong to each tuple; None: one each.
+
+    Indexing counts tuples, never items:
+
+    >>> scores = Output(torch.tensor([3.0, 1.0, 2.0]), lists=(2, 1))
+    >>> scores[1:].embedding
+    tensor([2.])
+    """
+
+    embedding: Tensor | None
+    mask: Tensor | None = None
+    layers: tuple[Tensor, ...] = ()
+    parts: Mapping[str, Tensor | Tokens | Output] = field(default_factory=dict)
+    lists: tuple[int, ...] | None = None
+
+    @property
+    def items(self) -> int:
+        """The number of items n."""
+        return int(self._any().shape[0])
+
+    @property
+    def tuples(self) -> int:
+        """The number of tuples: of lists where there are lists, else of items."""
+        return self.items if self.lists is None else len(self.lists)
+
+    def map(self, fn: Callable[..., Tensor], *others: Output) -> Output:
+        """Apply `fn` field by field to the tensors of this record and of others of the same form."""
+        outputs = (self, *others)
+
+        def apply(values: Sequence[Any]) -> Any:
+            first = values[0]
+            if first is None:
+                return None
+            if isinstance(first, Output):
+                return first.map(fn, *values[1:])
+            if isinstance(first, Tokens):
+                return Tokens(fn(*(v.values for v in values)), fn(*(v.mask for v in values)), first.fill)
+            return fn(*values)
+
+        return Output(
+            embedding=apply([o.embedding for o in outputs]),
+            mask=apply([o.mask for o in outputs]),
+            layers=tuple(apply(layer) for layer in zip(*(o.layers for o in outputs), strict=True)),
+            parts={name: apply([o.parts[name] for o in outputs]) for name in self.parts},
+            lists=self.lists,
+        )
+
+    def map_embedding(self, fn: Callable[[Tensor], Tensor]) -> Output:
+        """Change the embedding; a missing one is left alone."""
+        return self if self.embedding is None else replace(self, embedding=fn(self.embedding))
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors, in the order in which `with_tensors` takes them back."""
+        found: list[Tensor] = []
+
+        def note(tensor: Tensor) -> Tensor:
+            found.append(tensor)
+            return tensor
+
+        self.map(note)
+        return found
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> Output:
+        """The same record around other tensors."""
+        rest = iter(tensors)
+        return self.map(lambda _: next(rest))
+
+    def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> Output:
+        """The record of some tuples: a slice, or positions (a sequence, or a tensor without lists)."""
+        if self.lists is None:
+            return self.map(lambda t: t[rows if isinstance(rows, slice | Tensor) else list(rows)])
+        if isinstance(rows, Tensor):
+            rows = rows.tolist()
+        ends = list(accumulate(self.lists, initial=0))
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self.lists))
+            if step == 1:
+                stop = max(start, stop)
+                part = self.map(lambda t: t[ends[start] : ends[stop]])
+                return replace(part, lists=self.lists[start:stop])
+            rows = range(start, stop, step)
+        items = [item for row in rows for item in range(ends[row], ends[row + 1])]
+        part = self.map(lambda t: t[items])
+        return replace(part, lists=tuple(self.lists[row] for row in rows))
+
+    @staticmethod
+    def cat(outputs: Sequence[Output]) -> Output:
+        """Join records of the same form one after another; token axes are padded to the longest."""
+        if len(outputs) == 1:
+            return outputs[0]
+        joined = _pad_tokens(outputs)
+        whole = joined[0].map(lambda *tensors: torch.cat(tensors), *joined[1:])
+        if all(o.lists is None for o in outputs):
+            return whole
+        return replace(whole, lists=tuple(n for o in outputs for n in (o.lists or (1,) * o.items)))
+
+    def _any(self) -> Tensor:
+        tensors = self.tensors()
+        if not tensors:
+            raise LossError("Output", expected="an embedding, layers or parts", got="an empty record")
+        return tensors[0]
+
+
+def _pad_tokens(outputs: Sequence[Output]) -> list[Output]:
+    """Give every token axis its longest width among the records."""
+
+    def widen(tensor: Tensor, width: int, fill: float) -> Tensor:
+        missing = width - tensor.shape[1]
+        if not missing:
+            return tensor
+        padding = tensor.new_full((tensor.shape[0], missing, *tensor.shape[2:]), fill)
+        return torch.cat([tensor, padding], dim=1)
+
+    masks = [o.mask for o in outputs if o.mask is not None]
+    width = max((m.shape[1] for m in masks), default=0)
+    widths = {
+        name: max(o.parts[name].values.shape[1] for o in outputs)  # type: ignore[union-attr,operator]
+        for name, part in outputs[0].parts.items()
+        if isinstance(part, Tokens)
+    }
+    padded: list[Output] = []
+    nested = {
+        name: _pad_tokens([o.parts[name] for o in outputs])  # type: ignore[misc]
+        for name, part in outputs[0].parts.items()
+        if isinstance(part, Output)
+    }
+    for index, output in enumerate(outputs):
+        parts = dict(output.parts)
+        for name, longest in widths.items():
+            tokens = parts[name]
+            assert isinstance(tokens, Tokens)
+            parts[name] = Tokens(
+                widen(tokens.values, longest, tokens.fill), widen(tokens.mask, longest, 0), tokens.fill
+            )
+        parts.update({name: records[index] for name, records in nested.items()})
+        output = replace(output, parts=parts)
+        if output.mask is not None and output.embedding is not None:
+            output = replace(
+                output, embedding=widen(output.embedding, width, 0.0), mask=widen(output.mask, width, 0)
+            )
+        padded.append(output)
+    return padded

@@ -1,0 +1,114 @@
+"""The protocols of losses, encoders, regularizers, weightings and similarities: you need not subclass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
+
+from torch import Tensor
+
+from .card import Card
+from .output import Output
+
+__all__ = ["Encoder", "Features", "LossProtocol", "Regularizer", "Similarity", "Weighting"]
+
+Features = dict[str, Any]
+"""One encoder input for n items. Tensors are indexed by item along their first axis; entries that are no
+tensors belong to all items and are passed along, `PerRow` marks those that do not. `texts`, `lists` and
+`weight` may ride along and are taken off before encoding."""
+
+
+@runtime_checkable
+class LossProtocol(Protocol):
+    """What a trainer calls: an `nn.Module` with the trained encoder as its child `model`."""
+
+    card: Card
+
+    def forward(self, sentence_features: Sequence[Features], labels: Tensor | None = None) -> Any:
+        """A scalar, or a dict of scalars whose sum is the objective."""
+        ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Texts to features to records.
+
+    Optional, read with a default where absent: `take(features, rows)` and `join([features, ...])` where
+    features are not indexed by item; `lengths(features)` where positions count although `attention_mask`
+    hides them; `padding`, a mapping of feature names to their padding value; `decode(features)` to texts.
+    """
+
+    family: str
+    similarity: str
+    dimension: int | None
+    normalized: bool
+
+    def preprocess(self, texts: Sequence[Any], *, role: str = "text", prompt: str | None = None) -> Features:
+        """Tokenise n texts, or (query, document) pairs; `role` is "text", "query" or "document"."""
+        ...
+
+    def __call__(self, features: Features, needs: Sequence[str] = ()) -> Output:
+        """Encode n items; `needs` names what a loss reads beyond the embedding."""
+        ...
+
+    def encode(
+        self,
+        texts: Sequence[Any],
+        *,
+        role: str = "text",
+        prompt: str | None = None,
+        batch_size: int = 32,
+        progress: bool = False,
+    ) -> Any:
+        """Inference without gradients: an array, csr_array, list of arrays or scores, by family."""
+        ...
+
+    def save(self, path: str | Path) -> None:
+        """Write a model folder."""
+        ...
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a model folder."""
+        ...
+
+    @classmethod
+    def adapt(cls, model: Any) -> Encoder | None:
+        """A view of a foreign model as an encoder of this kind, or None if it is none."""
+        ...
+
+
+@runtime_checkable
+class Similarity(Protocol):
+    """Similarities of records, higher is nearer.
+
+    Optional: `transform(record) -> Tensor [n, d]`, where the similarity is the inner product of
+    transformed vectors; tiled scoring then runs as fused matrix products.
+    """
+
+    def __call__(self, a: Output, b: Output) -> Tensor:
+        """All pairs: [n, m]."""
+        ...
+
+    def pairwise(self, a: Output, b: Output) -> Tensor:
+        """Item i with item i: [n]."""
+        ...
+
+
+@runtime_checkable
+class Regularizer(Protocol):
+    """A penalty on embeddings."""
+
+    def __call__(self, queries: Output | None, documents: Output) -> Tensor:
+        """A scalar."""
+        ...
+
+
+@runtime_checkable
+class Weighting(Protocol):
+    """Weights of document pairs in listwise losses."""
+
+    def __call__(self, gain: Tensor, discount: Tensor, true_sorted: Tensor) -> Tensor:
+        """[b, n], [1, n], [b, n] to a weight that broadcasts to [b, n, n]."""
+        ...

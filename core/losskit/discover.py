@@ -1,0 +1,276 @@
+"""Entry points to specs: what every installed distribution registers, read without importing any of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .card import API_VERSION, Card, CardError, Format
+from .errors import did_you_mean
+from .policy import BUILTIN, Policy, normalize
+from .source import BASES, Allowed, Ancestor, ClassSource, Sources, UnreadableError
+from .spec import Option, Problem, Spec
+
+__all__ = ["GROUPS", "Entry", "Reader", "scan"]
+
+GROUPS = {
+    "losskit.losses": "loss",
+    "losskit.wrappers": "wrapper",
+    "losskit.regularizers": "regularizer",
+    "losskit.weightings": "weighting",
+    "losskit.similarities": "similarity",
+    "losskit.encoders": "encoder",
+    "losskit.commands": "command",
+    "losskit.hooks": "hooks",
+    "losskit.api": "api",
+}
+"""The entry-point groups and what each holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry point of losskit's groups."""
+
+    kind: str
+    name: str
+    target: str
+    distribution: metadata.Distribution
+    provider: str
+    version: str
+
+    @property
+    def builtin(self) -> bool:
+        """Whether losskit's own distribution brings it."""
+        return normalize(self.provider) == BUILTIN
+
+    def problem(self, status: str, reason: str, fix: str, file: str | None = None, line: int | None = None) -> Problem:
+        """A problem of this entry."""
+        return Problem(self.provider, self.version, self.target, status, reason, fix, file or None, line)
+
+
+def scan() -> tuple[list[Entry], list[Problem]]:
+    """The entries of all distributions in an order of their own, and what could not be read."""
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    for distribution in _distributions():
+        name, version = distribution.metadata["Name"] or "", distribution.metadata["Version"] or ""
+        try:
+            points = {(point.group, point.name, point.value) for point in distribution.entry_points}
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one distribution stays with it
+            reason = f"its entry points cannot be read: {type(error).__name__}: {error}"
+            problems.append(Problem(name, version, "entry_points.txt", "broken", reason, f"reinstall {name}"))
+            continue
+        for group, point, value in sorted(points):
+            if not group.startswith("losskit."):
+                continue
+            entry = Entry(GROUPS.get(group, ""), point, value.replace(" ", ""), distribution, name, version)
+            if not entry.kind:
+                fix = did_you_mean(group, GROUPS) or f"use one of {', '.join(GROUPS)}"
+                problems.append(entry.problem("broken", f"there is no entry-point group {group}", fix))
+            elif entry.kind == "api" and not entry.builtin:
+                problems.append(
+                    entry.problem("broken", "only losskit itself may fill losskit.api", "remove the entry point")
+                )
+            else:
+                entries.append(entry)
+    return entries, problems
+
+
+def _distributions() -> list[metadata.Distribution]:
+    """Those with entry points of ours by normalised name; of several with one name the one that Python imports."""
+    found: dict[str, metadata.Distribution] = {}
+    for distribution in metadata.distributions():
+        try:
+            mentioned = "losskit." in (distribution.read_text("entry_points.txt") or "")
+        except (OSError, UnicodeDecodeError):
+            continue
+        name = distribution.metadata["Name"] if mentioned else None
+        if name and normalize(name) not in found:
+            found[normalize(name)] = _installed(name) or distribution
+    return [found[name] for name in sorted(found)]
+
+
+class Reader:
+    """Turns entries into specs."""
+
+    def __init__(self, policy: Policy, sources: Sources) -> None:
+        self._policy, self._sources = policy, sources
+        self._unmet: dict[str, list[_Unmet]] = {}
+
+    def spec(self, entry: Entry) -> Spec:
+        """What is known of an entry, with the first thing that is wrong with it."""
+        spec = Spec(entry.kind, entry.name, entry.target, entry.provider, entry.version, entry.builtin)
+        try:
+            refusal = self._policy.refusal(entry.provider, entry.name)
+            if refusal:
+                raise UnreadableError(refusal, status="blocked", fix="unblock or allow it there if you trust it")
+            if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", entry.name):
+                raise UnreadableError(f"the name {entry.name!r} is not kebab-case")
+            unmet = self._requirements(entry)
+            _refuse([item for item in unmet if item.name == BUILTIN], "incompatible")
+            spec = self.described(spec, lambda parent: self._reachable(entry, parent))
+            if spec.card is None:
+                raise UnreadableError(f"{spec.class_name} has no card", spec.file or "", spec.line)
+            _refuse([*unmet, *_unmet(spec.card.requires)], "missing-dependency")
+        except UnreadableError as flaw:
+            fix = flaw.fix or f"mend {entry.target}, or update {entry.provider}"
+            problem = entry.problem(flaw.status, flaw.reason, fix, flaw.file, flaw.line)
+            return replace(spec, status=flaw.status, problem=problem)
+        return spec
+
+    def described(self, spec: Spec, reachable: Allowed = lambda parent: True) -> Spec:
+        """A spec filled from the source of its class.
+
+        Args:
+            spec: what gives kind, name and target.
+            reachable: whether a base in another module may be inherited from.
+
+        Raises:
+            UnreadableError: the class, or what it inherits, cannot be read.
+        """
+        module, _, name = spec.target.partition(":")
+        if not name:
+            raise UnreadableError(f"the target {spec.target!r} is not module:Class")
+        found = self._sources.class_at(module, name)
+        lineage = self._sources.lineage(found, reachable)
+        dropped = {"execution"} if spec.kind == "encoder" else {"model", "execution"}
+        options = [Option(**{**row, "choices": tuple(row["choices"])}) for row in _options(lineage)]
+        return replace(
+            spec,
+            summary=found.summary,
+            file=found.file,
+            line=found.line,
+            card=self._card(lineage),
+            options=tuple(option for option in options if option.name not in dropped),
+        )
+
+    def _card(self, lineage: list[Ancestor]) -> Card | None:
+        for ancestor in lineage:
+            if isinstance(ancestor, UnreadableError):
+                raise ancestor
+            if isinstance(ancestor, ClassSource) and ancestor.card is not None:
+                return self._built(ancestor.card, ancestor.file)
+        return None
+
+    def _built(self, stated: dict[str, Any], file: str) -> Card:
+        if "error" in stated:
+            raise UnreadableError(stated["error"], file, stated["line"])
+        values = dict(stated["fields"])
+        _check_api(values.get("api", API_VERSION), file, stated["line"])
+        try:
+            if isinstance(values.get("formats"), list):
+                values["formats"] = [self._instance(Format, item) for item in values["formats"]]
+            card: Card = self._instance(Card, {"call": stated["call"], "fields": values})
+        except (CardError, TypeError) as error:
+            raise UnreadableError(f"the card is wrong: {error}", file, stated["line"]) from error
+        return card
+
+    def _instance(self, cls: type, stated: dict[str, Any]) -> Any:
+        name, known = cls.__name__, [item.name for item in fields(cls)]
+        if not self._sources.is_losskit(stated["call"], name):
+            raise CardError(f"{stated['call']}(...)", expected=f"losskit.{name}(...)")
+        for key in stated["fields"]:
+            if key not in known:
+                raise CardError(f"{name}.{key}", expected=f"one of {', '.join(known)}", fix=did_you_mean(key, known))
+        return cls(**stated["fields"])
+
+    def _requirements(self, entry: Entry) -> list[_Unmet]:
+        if entry.provider not in self._unmet:
+            # What losskit itself requires is there, or nothing of this would run.
+            requires = () if entry.builtin else entry.distribution.requires or ()
+            self._unmet[entry.provider] = _unmet(requires)
+        return self._unmet[entry.provider]
+
+    def _reachable(self, entry: Entry, parent: ClassSource) -> bool:
+        """Whether a class lies in the entry's distribution or in one that it requires."""
+        top = re.split(r"[.:]", entry.target)[0]
+        if parent.module.partition(".")[0] == top and self._sources.locate(top).loader is not None:
+            return True
+        required = [_installed(re.split(r"[^\w.-]", text, maxsplit=1)[0]) for text in entry.distribution.requires or ()]
+        return any(_owns(item, parent) for item in (entry.distribution, *required) if item is not None)
+
+
+def _options(lineage: list[Ancestor]) -> list[dict[str, Any]]:
+    for ancestor in lineage:
+        if isinstance(ancestor, UnreadableError):
+            raise ancestor
+        stated = BASES[ancestor] if isinstance(ancestor, str) else ancestor.options
+        if stated is not None:
+            return stated
+    return []
+
+
+def _check_api(api: object, file: str, line: int) -> None:
+    """Refuse a card of another major version of the interface, or of a newer minor one."""
+    ours = [int(part) for part in API_VERSION.split(".")]
+    if not isinstance(api, str) or not re.fullmatch(r"\d+(\.\d+)*", api):
+        raise UnreadableError(f"the card's api is {api!r}, not a version", file, line)
+    theirs = [int(part) for part in api.split(".")]
+    if theirs[0] != ours[0] or theirs > ours:
+        reason = f"it is written for interface {api}, this losskit has {API_VERSION}"
+        fix = "update losskit" if theirs > ours else "update the plugin"
+        raise UnreadableError(reason, file, line, status="incompatible", fix=fix)
+
+
+class _Unmet(NamedTuple):
+    """A requirement that the installed distributions do not meet."""
+
+    name: str
+    requirement: str
+    installed: str
+
+
+def _unmet(requirements: Sequence[str]) -> list[_Unmet]:
+    if not requirements:
+        return []
+    from packaging.requirements import Requirement
+
+    found = []
+    for text in requirements:
+        try:
+            requirement = Requirement(text)
+            if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+                continue
+            distribution = _installed(requirement.name)
+            # Reading a version parses all of the metadata.
+            version = "" if distribution is None else distribution.version if requirement.specifier else "any"
+            met = version == "any" or (bool(version) and requirement.specifier.contains(version, prereleases=True))
+        except ValueError as error:
+            raise UnreadableError(f"the requirement {text!r} cannot be read: {error}") from error
+        if not met:
+            wanted = f"{requirement.name}{requirement.specifier}"
+            found.append(_Unmet(normalize(requirement.name), wanted, version))
+    return found
+
+
+def _refuse(unmet: Sequence[_Unmet], status: str) -> None:
+    if unmet:
+        reason = "; ".join(f"it needs {item.requirement}, {item.installed or 'nothing'} is installed" for item in unmet)
+        fix = "pip install " + " ".join(f"'{item.requirement}'" for item in unmet)
+        raise UnreadableError(reason, status=status, fix=fix)
+
+
+def _installed(name: str) -> metadata.Distribution | None:
+    try:
+        return metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _owns(distribution: metadata.Distribution, found: ClassSource) -> bool:
+    """Whether a distribution brought the file of a class."""
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    file = Path(found.file)
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+    if origin.get("dir_info", {}).get("editable"):
+        return Path(url2pathname(urlsplit(origin["url"]).path)) in file.parents
+    if distribution.files is None:
+        return found.module.partition(".")[0] == normalize(distribution.name).replace("-", "_")
+    return any(Path(str(distribution.locate_file(item))) == file for item in distribution.files)

@@ -1,0 +1,425 @@
+"""Reads classes without importing them: finds a module's file, parses it, and follows imports and bases.
+
+A parsed module is a plain record that JSON can hold, so that `cache` can keep it:
+
+    {"module", "imports": {local name: dotted name},
+     "classes": {name: {"line", "summary", "bases": [dotted name], "card", "options"}}}
+
+`card` is None, `{"line", "call", "fields"}` or `{"line", "error"}`; `options` is None where the class
+has no `__init__` of its own, else a list of rows `{"name", "type", "default", "required", "choices"}`.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import pkgutil
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+from . import HOMES
+from .cache import Cache
+from .card import Card, Format
+
+__all__ = ["BASES", "Allowed", "Ancestor", "ClassSource", "Sources", "UnreadableError"]
+
+Record = dict[str, Any]
+
+
+def _row(name: str, type_: str, default: object = None, required: bool = False) -> Record:
+    return {"name": name, "type": type_, "default": default, "required": required, "choices": []}
+
+
+# The options of the bases that anyone may build on; None: no `__init__` of its own. A test compares with the classes.
+BASES: dict[str, list[Record] | None] = {
+    "losskit.Loss": [_row("model", "Any", required=True), _row("execution", "Execution | None")],
+    "losskit.ScoreLoss": [_row("model", "Any", required=True), _row("execution", "Execution | None")],
+    "losskit.Wrapper": [_row("model", "Any", required=True), _row("loss", "Loss", required=True)],
+    **dict.fromkeys(
+        f"losskit.{name}" for name in ("LossProtocol", "Encoder", "Regularizer", "Similarity", "Weighting")
+    ),
+    "torch.nn.Module": [],
+    **dict.fromkeys(("object", "abc.ABC", "typing.Generic", "typing.Protocol")),
+}
+_ALIASES = {"torch.nn.modules.module.Module": "torch.nn.Module"}
+
+
+class UnreadableError(Exception):
+    """Why something cannot be read from source, and where."""
+
+    def __init__(
+        self, reason: str, file: str = "", line: int | None = None, *, status: str = "broken", fix: str = ""
+    ) -> None:
+        super().__init__(reason)
+        self.reason, self.file, self.line, self.status, self.fix = reason, file, line, status, fix
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSource:
+    """A class as its source states it."""
+
+    module: str
+    name: str
+    file: str
+    line: int
+    summary: str
+    bases: tuple[str, ...]
+    card: Record | None
+    options: list[Record] | None
+
+
+Ancestor = ClassSource | str | UnreadableError
+Allowed = Callable[[ClassSource], bool]
+
+
+class Sources:
+    """Modules read from source, each once."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._specs: dict[str, ModuleSpec] = {}
+        self._records: dict[str, Record] = {}
+
+    def locate(self, module: str) -> ModuleSpec:
+        """Find a module through the import finders, importing no package on the way."""
+        if module not in self._specs:
+            if module.endswith(".py"):
+                return self._specs.setdefault(module, _file(module))
+            parent = module.rpartition(".")[0]
+            path = _search_path(self.locate(parent)) if parent else sys.path
+            self._specs[module] = _find(module, path, top=not parent)
+        return self._specs[module]
+
+    def record(self, module: str) -> Record:
+        """What a module's source says."""
+        if module not in self._records:
+            spec = self.locate(module)
+            if spec.loader is None or not spec.origin:
+                raise UnreadableError(f"module {module} has no source")
+            self._records[module] = self._read(module, spec)
+        return self._records[module]
+
+    def class_at(self, module: str, name: str, seen: frozenset[tuple[str, str]] = frozenset()) -> ClassSource:
+        """The class that a module defines, or imports from another, under this name."""
+        record, file = self.record(module), str(self.locate(module).origin)
+        if name in record["classes"]:
+            found = record["classes"][name]
+            return ClassSource(module, name, file, **{**found, "bases": tuple(found["bases"])})
+        origin, _, original = record["imports"].get(name, "").rpartition(".")
+        if not origin or (module, name) in seen:
+            raise UnreadableError(f"{module} defines no class {name}", file)
+        return self.class_at(origin, original, seen | {(module, name)})
+
+    def lineage(self, found: ClassSource, allowed: Allowed, below: tuple[ClassSource, ...] = ()) -> list[Ancestor]:
+        """A class and its bases in the order of inheritance.
+
+        Names stand for keys of `BASES`, `UnreadableError` for bases that cannot be read or that `allowed` refuses.
+        """
+        order: list[Ancestor] = [found]
+        for base in found.bases:
+            try:
+                order.extend(self._ancestors(base, found, allowed, (*below, found)))
+            except UnreadableError as problem:
+                order.append(UnreadableError(f"base {base} cannot be read: {problem.reason}", found.file, found.line))
+        # The last of several occurrences counts, as in Python's own order of a diamond.
+        return [item for index, item in enumerate(order) if item not in order[index + 1 :]]
+
+    def _ancestors(
+        self, base: str, child: ClassSource, allowed: Allowed, below: tuple[ClassSource, ...]
+    ) -> list[Ancestor]:
+        if _canonical(base) in BASES:
+            return [_canonical(base)]
+        module, _, name = base.rpartition(".")
+        if not module:
+            raise UnreadableError("it is no name that can be followed")
+        parent = self.class_at(module, name)
+        if parent in below:
+            raise UnreadableError("it inherits from itself")
+        if parent.module != child.module and not allowed(parent):
+            raise UnreadableError("it lies neither in the same distribution nor in one that this requires")
+        return self.lineage(parent, allowed, below)
+
+    def is_losskit(self, dotted: str, name: str) -> bool:
+        """Whether a dotted name means what losskit exports under `name`, directly or through other modules."""
+        seen: set[str] = set()
+        while _canonical(dotted) != f"losskit.{name}":
+            module, _, local = dotted.rpartition(".")
+            if not module or dotted in seen:
+                return False
+            seen.add(dotted)
+            try:
+                dotted = self.record(module)["imports"].get(local, "")
+            except UnreadableError:
+                return False
+        return True
+
+    def _read(self, module: str, spec: ModuleSpec) -> Record:
+        file = str(spec.origin)
+        stamp = _stamp(file)
+        record = self._cache.get(file, stamp)
+        if record is None or record["module"] != module:
+            try:
+                source = spec.loader.get_source(module)  # type: ignore[union-attr]
+            except Exception as error:
+                raise UnreadableError(f"source cannot be read: {type(error).__name__}: {error}", file) from error
+            if source is None:
+                raise UnreadableError(f"module {module} has no source", file)
+            record = parse(source, module, file, is_package=spec.submodule_search_locations is not None)
+            self._cache.put(file, stamp, record)
+        return record
+
+
+def _file(path: str) -> ModuleSpec:
+    spec = spec_from_file_location(path, Path(path).resolve()) if Path(path).is_file() else None
+    if spec is None:
+        raise UnreadableError(f"there is no file {path}")
+    return spec
+
+
+def _find(module: str, path: Iterable[str], *, top: bool) -> ModuleSpec:
+    reasons = []
+    path = list(path)
+    for finder in list(sys.meta_path):
+        try:
+            # PathFinder asks sys.modules for the parent of a namespace package, which is not imported here.
+            spec = _on_path(module, path) if finder is PathFinder else finder.find_spec(module, None if top else path)
+        except Exception as error:  # noqa: BLE001 - a foreign finder may raise anything
+            reasons.append(f"; {finder!r} raised {type(error).__name__}: {error}")
+            continue
+        if spec is not None:
+            return spec
+    raise UnreadableError(f"module {module} is not found" + "".join(reasons))
+
+
+def _on_path(module: str, path: Sequence[str]) -> ModuleSpec | None:
+    portions: list[str] = []
+    for entry in path:
+        finder = pkgutil.get_importer(entry or str(Path.cwd()))
+        spec = None if finder is None else finder.find_spec(module)  # type: ignore[call-arg]
+        if spec is not None and spec.loader is not None:
+            return spec
+        portions.extend(spec.submodule_search_locations or () if spec else ())
+    if not portions:
+        return None
+    namespace = ModuleSpec(module, None, is_package=True)
+    namespace.submodule_search_locations = portions
+    return namespace
+
+
+def _search_path(package: ModuleSpec) -> list[str]:
+    if package.submodule_search_locations is None:
+        raise UnreadableError(f"{package.name} is not a package", str(package.origin or ""))
+    return list(package.submodule_search_locations)
+
+
+def _stamp(file: str) -> tuple[int, int]:
+    """Time and size of a file, or of the archive it lies in."""
+    for path in (Path(file), *Path(file).parents):
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        return status.st_mtime_ns, status.st_size
+    return 0, 0
+
+
+def _canonical(dotted: str) -> str:
+    """Names of losskit's submodules by the name that losskit exports.
+
+    >>> _canonical("losskit.card.Card")
+    'losskit.Card'
+    """
+    module, _, name = dotted.rpartition(".")
+    if HOMES.get(name) is not None and module == f"losskit.{HOMES[name]}":
+        return f"losskit.{name}"
+    return _ALIASES.get(dotted, dotted)
+
+
+# Parsing
+
+
+def parse(source: str, module: str, file: str, *, is_package: bool = False) -> Record:
+    """The record of a module's source."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UnreadableError(f"source does not parse: {error}", file, getattr(error, "lineno", None)) from error
+    statements = list(_statements(tree.body))
+    imports: dict[str, str] = {}
+    for node in statements:
+        for local, target in _imported(node, module, is_package):
+            imports.setdefault(local, target)
+    local_classes = {node.name: node for node in statements if isinstance(node, ast.ClassDef)}
+    literals = {
+        target.id: node.value
+        for node in statements
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+    def resolve(node: ast.expr) -> str:
+        """The dotted name that an expression stands for, or its text."""
+        text = ast.unparse(node.value if isinstance(node, ast.Subscript) else node)
+        head, dot, rest = text.partition(".")
+        if head in local_classes:
+            return f"{module}.{text}"
+        return imports.get(head, head) + dot + rest
+
+    classes = {name: _class(node, resolve, literals) for name, node in local_classes.items()}
+    return {"module": module, "imports": imports, "classes": classes}
+
+
+def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements of a module, also those under `if`, `try` and `with`."""
+    for node in body:
+        yield node
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            blocks = [node.body, getattr(node, "orelse", []), getattr(node, "finalbody", [])]
+            blocks += [handler.body for handler in getattr(node, "handlers", [])]
+            for block in blocks:
+                yield from _statements(block)
+
+
+def _imported(node: ast.stmt, module: str, is_package: bool) -> Iterator[tuple[str, str]]:
+    if isinstance(node, ast.Import):
+        for name in node.names:
+            top = name.name.partition(".")[0]
+            yield (name.asname, name.name) if name.asname else (top, top)
+    elif isinstance(node, ast.ImportFrom):
+        parents = module.split(".") if is_package else module.split(".")[:-1]
+        anchor = parents[: len(parents) - node.level + 1] if node.level else []
+        origin = ".".join([*anchor, *filter(None, [node.module])])
+        for name in node.names:
+            yield name.asname or name.name, f"{origin}.{name.name}"
+
+
+def _class(node: ast.ClassDef, resolve: Callable[[ast.expr], str], literals: dict[str, ast.expr]) -> Record:
+    options = None
+    for statement in node.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
+            options = _options(statement.args, literals)
+    decorators = {resolve(item.func if isinstance(item, ast.Call) else item) for item in node.decorator_list}
+    if options is None and "dataclasses.dataclass" in decorators:
+        options = _dataclass_options(node, resolve, literals)
+    return {
+        "line": node.lineno,
+        "summary": (ast.get_docstring(node) or "").partition("\n")[0].strip(),
+        "bases": [resolve(base) for base in node.bases],
+        "card": _card(node, resolve),
+        "options": options,
+    }
+
+
+def _options(arguments: ast.arguments, literals: dict[str, ast.expr]) -> list[Record]:
+    positional = [*arguments.posonlyargs, *arguments.args][1:]
+    missing = [None] * (len(positional) - len(arguments.defaults))
+    pairs = [
+        *zip(positional, [*missing, *arguments.defaults], strict=False),
+        *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
+    ]
+    return [_option(argument.arg, argument.annotation, default, literals) for argument, default in pairs]
+
+
+def _dataclass_options(
+    node: ast.ClassDef, resolve: Callable[[ast.expr], str], literals: dict[str, ast.expr]
+) -> list[Record]:
+    rows = []
+    for field in node.body:
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        if resolve(field.annotation).rpartition(".")[2] != "ClassVar":
+            rows.append(_option(field.target.id, field.annotation, field.value, literals))
+    return rows
+
+
+def _option(name: str, annotation: ast.expr | None, default: ast.expr | None, literals: dict[str, ast.expr]) -> Record:
+    annotation = _unquoted(annotation)
+    return {
+        "name": name,
+        "type": "" if annotation is None else ast.unparse(annotation),
+        "default": None if default is None else _plain(default),
+        "required": default is None,
+        "choices": [] if annotation is None else _choices(annotation, literals),
+    }
+
+
+def _unquoted(annotation: ast.expr | None) -> ast.expr | None:
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        with contextlib.suppress(SyntaxError):
+            return ast.parse(annotation.value, mode="eval").body
+    return annotation
+
+
+def _plain(node: ast.expr) -> Any:
+    """A value where it is a literal that JSON can hold, else its source."""
+    try:
+        return json.loads(json.dumps(ast.literal_eval(node), allow_nan=False))
+    except (ValueError, TypeError):
+        return ast.unparse(node)
+
+
+def _choices(annotation: ast.expr, literals: dict[str, ast.expr]) -> list[Any]:
+    """What `Literal[...]` allows anywhere in an annotation, also through a name given to it in the module."""
+    if isinstance(annotation, ast.Name) and annotation.id in literals:
+        return _choices(literals[annotation.id], {})
+    choices: list[Any] = []
+    for node in ast.walk(annotation):
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value).rpartition(".")[2] == "Literal":
+            items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+            choices.extend(_plain(item) for item in items)
+    return choices
+
+
+class _NotLiteralError(Exception):
+    def __init__(self, node: ast.AST) -> None:
+        self.line = getattr(node, "lineno", None)
+        super().__init__(f"{' '.join(ast.unparse(node).split())[:60]!r} is not a literal")
+
+
+def _card(node: ast.ClassDef, resolve: Callable[[ast.expr], str]) -> Record | None:
+    for statement in node.body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        if not any(isinstance(target, ast.Name) and target.id == "card" for target in targets):
+            continue
+        value = getattr(statement, "value", None)
+        if value is None:
+            continue
+        try:
+            return {"line": statement.lineno, **_call(value, Card, resolve)}
+        except _NotLiteralError as problem:
+            return {"line": problem.line or statement.lineno, "error": f"the card is not literal: {problem}"}
+    return None
+
+
+def _call(node: ast.expr, cls: type[Card] | type[Format], resolve: Callable[[ast.expr], str]) -> Record:
+    """`Card(...)` or `Format(...)` as the name called and its fields."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name | ast.Attribute):
+        raise _NotLiteralError(node)
+    names = [item.name for item in fields(cls)]
+    if len(node.args) > len(names) or any(keyword.arg is None for keyword in node.keywords):
+        raise _NotLiteralError(node)
+    given = {**dict(zip(names, node.args, strict=False)), **{str(k.arg): k.value for k in node.keywords}}
+    values = {}
+    for name, value in given.items():
+        if cls is Card and name == "formats" and isinstance(value, ast.List | ast.Tuple):
+            values[name] = [_call(item, Format, resolve) for item in value.elts]
+        else:
+            values[name] = _literal(value)
+    return {"call": resolve(node.func), "fields": values}
+
+
+def _literal(node: ast.expr) -> Any:
+    try:
+        return json.loads(json.dumps(ast.literal_eval(node), allow_nan=False))
+    except (ValueError, TypeError) as error:
+        raise _NotLiteralError(node) from error

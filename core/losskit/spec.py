@@ -1,0 +1,186 @@
+"""What the registry knows of a component, and how it is loaded."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from zipimport import zipimporter
+
+from .card import Card
+from .errors import PluginError
+
+__all__ = ["STATUSES", "Option", "Problem", "Spec"]
+
+STATUSES = ("ok", "missing-dependency", "incompatible", "blocked", "ambiguous", "broken")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A parameter of a component's constructor.
+
+    Args:
+        name: its name.
+        type: the annotation's source; empty without one.
+        default: the literal, or its source where it is none; None also where there is no default.
+        required: it has no default.
+        choices: what `Literal[...]` allows.
+    """
+
+    name: str
+    type: str = ""
+    default: Any = None
+    required: bool = False
+    choices: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a component or a distribution, and what to do about it."""
+
+    distribution: str
+    version: str
+    target: str
+    status: str
+    reason: str
+    fix: str
+    file: str | None = None
+    line: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        where = f" ({self.file}:{self.line})" if self.file and self.line else f" ({self.file})" if self.file else ""
+        fix = f". Fix: {self.fix}" if self.fix else ""
+        return f"{self.distribution}=={self.version} {self.target}: {self.status}: {self.reason}{where}{fix}"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A component as it is known without importing it.
+
+    Args:
+        kind: "loss", "wrapper", "regularizer", "weighting", "similarity" or "encoder".
+        name: the entry point's name.
+        target: "module:Class", or "path/file.py:Class".
+        provider: the distribution's name; empty for what no distribution registers.
+        version: the distribution's version.
+        status: one of `STATUSES`; `problem` says why it is not "ok".
+        card: None where it cannot be read, or where a class given by its target has none.
+        file: where the class is defined, at `line`.
+    """
+
+    kind: str
+    name: str
+    target: str
+    provider: str = ""
+    version: str = ""
+    builtin: bool = False
+    status: str = "ok"
+    card: Card | None = None
+    options: tuple[Option, ...] = ()
+    summary: str = ""
+    problem: Problem | None = None
+    file: str | None = None
+    line: int | None = None
+
+    @property
+    def class_name(self) -> str:
+        """The class's own name."""
+        return self.target.rpartition(":")[2]
+
+    @property
+    def qualified(self) -> str:
+        """The name that no other distribution can have: `distribution/name`."""
+        return f"{self.provider}/{self.name}" if self.provider else self.target
+
+    def load(self) -> type:
+        """Import the class.
+
+        Raises:
+            PluginError: it is not usable, importing it raises or exits, or what it gives is no class with a card.
+        """
+        if self.problem is not None and self.status != "ambiguous":
+            raise self._error(self.problem.reason, self.problem.fix)
+        try:
+            value: Any = _import(self.target.rpartition(":")[0])
+            for attribute in self.class_name.split("."):
+                value = getattr(value, attribute)
+            card = getattr(value, "card", None)
+        except (Exception, SystemExit) as error:
+            reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise self._error(f"importing it raises {reason}", self._repair(error)) from error
+        if not isinstance(value, type):
+            raise self._error(
+                f"it is no class but {type(value).__name__}", f"point the entry point of {self.name} at a class"
+            )
+        if self.card is not None and not isinstance(card, Card):
+            raise self._error(
+                f"its card is {card!r}, not a losskit.Card", "let the class keep its card as it is written"
+            )
+        return value
+
+    def provenance(self) -> dict[str, str]:
+        """Where it comes from: distribution, version, file and the SHA-256 of that file."""
+        from hashlib import sha256
+
+        content = _content(Path(self.file)) if self.file else b""
+        return {
+            "distribution": self.provider,
+            "version": self.version,
+            "file": self.file or "",
+            "sha256": sha256(content).hexdigest() if content else "",
+        }
+
+    def _error(self, reason: str, fix: str) -> PluginError:
+        provider = f" from {self.provider} {self.version} ({self.target})" if self.provider else ""
+        return PluginError(f"{self.kind} {self.name!r}{provider} cannot be loaded: {reason}", fix=fix)
+
+    def _repair(self, error: BaseException) -> str:
+        if isinstance(error, ModuleNotFoundError) and error.name and error.name != self.target.partition(":")[0]:
+            return f"pip install the distribution that provides {error.name!r}"
+        return f"report it to the authors of {self.provider}, or block it" if self.provider else f"mend {self.file}"
+
+
+def _content(file: Path) -> bytes:
+    if file.is_file():
+        return file.read_bytes()
+    archive = next((parent for parent in file.parents if parent.is_file()), None)
+    return zipimporter(str(archive)).get_data(str(file)) if archive else b""
+
+
+_FILE_MODULE = "_losskit_file:"
+_file_imports = threading.RLock()
+
+
+def _import(module: str) -> ModuleType:
+    return _import_file(Path(module).resolve()) if module.endswith(".py") else importlib.import_module(module)
+
+
+def _import_file(file: Path) -> ModuleType:
+    name = f"{_FILE_MODULE}{file}"
+    with _file_imports:
+        if name in sys.modules:
+            return sys.modules[name]
+        spec = importlib.util.spec_from_file_location(name, file)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{file} is no Python file")
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        return module
+
+
+def target_of(cls: type) -> str:
+    """The target that loads a class: "module:Class", or "path/file.py:Class" for one loaded from a file."""
+    return f"{cls.__module__.removeprefix(_FILE_MODULE)}:{cls.__qualname__}"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .errors import LossError
 
-__all__ = ["Output", "Tokens"]
+__all__ = ["Output", "Tokens", "pad_token_axes", "token_widths"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,12 +126,20 @@ class Output:
         part = self.map(lambda t: t[items])
         return replace(part, lists=tuple(self.lists[row] for row in rows))
 
+    def split(self, sizes: Sequence[int]) -> list[Output]:
+        """Consecutive records of so many items each, as views of one split."""
+        if len(sizes) == 1:
+            return [self]
+        pieces = [tensor.split(list(sizes)) for tensor in self.tensors()]
+        return [self.with_tensors([piece[index] for piece in pieces]) for index in range(len(sizes))]
+
     @staticmethod
     def cat(outputs: Sequence[Output]) -> Output:
         """Join records of the same form one after another; token axes are padded to the longest."""
         if len(outputs) == 1:
             return outputs[0]
-        joined = _pad_tokens(outputs)
+        widths = [max(each) for each in zip(*(token_widths(o) for o in outputs), strict=True)]
+        joined = [pad_token_axes(o, widths) for o in outputs]
         whole = joined[0].map(lambda *tensors: torch.cat(tensors), *joined[1:])
         if all(o.lists is None for o in outputs):
             return whole
@@ -144,42 +152,44 @@ class Output:
         return tensors[0]
 
 
-def _pad_tokens(outputs: Sequence[Output]) -> list[Output]:
-    """Give every token axis its longest width among the records."""
+def token_widths(output: Output) -> list[int]:
+    """Per tensor of a record the width of its token axis, 0 where it has none."""
+    return [
+        0 if fill is None else int(tensor.shape[1])
+        for tensor, fill in zip(output.tensors(), _fills(output), strict=True)
+    ]
 
-    def widen(tensor: Tensor, width: int, fill: float) -> Tensor:
-        missing = width - tensor.shape[1]
-        if not missing:
-            return tensor
-        padding = tensor.new_full((tensor.shape[0], missing, *tensor.shape[2:]), fill)
-        return torch.cat([tensor, padding], dim=1)
 
-    masks = [o.mask for o in outputs if o.mask is not None]
-    width = max((m.shape[1] for m in masks), default=0)
-    widths = {
-        name: max(o.parts[name].values.shape[1] for o in outputs)  # type: ignore[union-attr,operator]
-        for name, part in outputs[0].parts.items()
-        if isinstance(part, Tokens)
-    }
-    padded: list[Output] = []
-    nested = {
-        name: _pad_tokens([o.parts[name] for o in outputs])  # type: ignore[misc]
-        for name, part in outputs[0].parts.items()
-        if isinstance(part, Output)
-    }
-    for index, output in enumerate(outputs):
-        parts = dict(output.parts)
-        for name, longest in widths.items():
-            tokens = parts[name]
-            assert isinstance(tokens, Tokens)
-            parts[name] = Tokens(
-                widen(tokens.values, longest, tokens.fill), widen(tokens.mask, longest, 0), tokens.fill
-            )
-        parts.update({name: records[index] for name, records in nested.items()})
-        output = replace(output, parts=parts)
-        if output.mask is not None and output.embedding is not None:
-            output = replace(
-                output, embedding=widen(output.embedding, width, 0.0), mask=widen(output.mask, width, 0)
-            )
-        padded.append(output)
-    return padded
+def pad_token_axes(output: Output, widths: Sequence[int]) -> Output:
+    """The record with every token axis padded to its width, as `token_widths` orders them."""
+    return output.with_tensors(
+        [
+            tensor if fill is None else _widen(tensor, width, fill)
+            for tensor, fill, width in zip(output.tensors(), _fills(output), widths, strict=True)
+        ]
+    )
+
+
+def _fills(output: Output) -> list[float | None]:
+    """Per tensor of a record what its token axis is padded with, None where it has none."""
+    fills: list[float | None] = []
+    if output.embedding is not None:
+        fills.append(None if output.mask is None else 0.0)
+    if output.mask is not None:
+        fills.append(0.0)
+    fills += [None] * len(output.layers)
+    for part in output.parts.values():
+        if isinstance(part, Output):
+            fills += _fills(part)
+        elif isinstance(part, Tokens):
+            fills += [part.fill, 0.0]
+        else:
+            fills.append(None)
+    return fills
+
+
+def _widen(tensor: Tensor, width: int, fill: float) -> Tensor:
+    missing = width - tensor.shape[1]
+    if not missing:
+        return tensor
+    return torch.cat([tensor, tensor.new_full((tensor.shape[0], missing, *tensor.shape[2:]), fill)], dim=1)

@@ -1,0 +1,108 @@
+"""What a loss's child `model` is seen as: an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from .errors import LossError, LosskitError
+from .execution import inner_module
+from .output import Output
+from .protocols import Encoder, Features
+from . import registry
+
+__all__ = ["DictEncoder", "view"]
+
+
+def view(model: Any) -> Encoder:
+    """A model as an encoder: itself, adopted by an encoder plugin, or a module that returns a dict.
+
+    A wrapper for distributed training or compilation is looked through; execution knows how to call it.
+
+    Raises:
+        LossError: nothing that could encode.
+    """
+    inner = inner_module(model)
+    compiled_from = getattr(inner, "_orig_mod", inner)
+    if isinstance(compiled_from, Encoder):
+        return inner if isinstance(inner, Encoder) else compiled_from
+    for spec in registry.find(kind="encoder", status="ok"):
+        try:
+            adopted: Encoder | None = spec.load().adapt(compiled_from)
+        except LosskitError:
+            continue  # a plugin that fails to load is reported by name where somebody asks for it
+        if adopted is not None:
+            return adopted
+    if isinstance(inner, nn.Module):
+        return DictEncoder(inner)
+    raise LossError(
+        "model",
+        expected="an encoder, a sentence-transformers model, or a module whose forward(features) returns a dict",
+        got=type(model).__name__,
+    )
+
+
+class DictEncoder:
+    """A module whose `forward(features)` returns a dict, seen as an encoder.
+
+    The dict holds `sentence_embedding`, `token_embeddings` with `attention_mask`, or `scores`. What else an
+    encoder knows is read off the module's attributes; without them it is dense and of unknown dimension.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    @property
+    def family(self) -> str:
+        """The module's own, else dense."""
+        return str(getattr(self.module, "family", "dense"))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        try:
+            return getattr(self.__dict__["module"], name)
+        except AttributeError:
+            if name in _OPTIONAL:
+                raise
+            raise LossError(
+                f"{type(self.__dict__['module']).__name__}.{name}",
+                expected="an attribute of the model, which a loss asks for",
+                got="none",
+                fix=f"set model.{name}",
+            ) from None
+
+    def __call__(self, features: Features, needs: Sequence[str] = ()) -> Output:
+        """Encode by calling the module on a copy of the features."""
+        made = self.module(dict(features))
+        if not isinstance(made, Mapping):
+            raise LossError(
+                f"{type(self.module).__name__}.forward", expected="a dict of tensors", got=type(made).__name__
+            )
+        unmet = [need for need in needs if need not in made]
+        if unmet:
+            raise LossError(
+                f"{type(self.module).__name__}.forward", expected=f"keys {', '.join(unmet)}", got=f"{sorted(made)}"
+            )
+        parts = {need: made[need] for need in needs}
+        if made.get("sentence_embedding") is not None:
+            return Output(made["sentence_embedding"], parts=parts)
+        if made.get("token_embeddings") is not None:
+            return Output(made["token_embeddings"], mask=made["attention_mask"].bool(), parts=parts)
+        if made.get("scores") is not None:
+            return Output(_scores(made["scores"]), parts=parts)
+        raise LossError(
+            f"{type(self.module).__name__}.forward",
+            expected="sentence_embedding, token_embeddings with attention_mask, or scores",
+            got=f"{sorted(made)}",
+        )
+
+
+_OPTIONAL = ("take", "join", "lengths", "padding", "decode")
+
+
+def _scores(scores: Any) -> Any:
+    """[n, 1] as [n]: a single score is no class."""
+    return scores.squeeze(-1) if scores.ndim == 2 and scores.shape[1] == 1 else scores

@@ -1,0 +1,99 @@
+"""Checks of a batch's shape against the formats of a loss, made once per signature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .card import Format
+from .errors import LossError
+from .output import Output
+
+__all__ = ["check_batch", "signature"]
+
+
+def signature(columns: Sequence[Output], labels: Tensor | None) -> tuple[Any, ...]:
+    """What `check_batch` looks at."""
+    shapes = tuple((None if c.embedding is None else c.embedding.shape, c.lists) for c in columns)
+    return shapes, None if labels is None else (labels.shape, labels.dtype)
+
+
+def check_batch(
+    name: str, formats: Sequence[Format], family: str, columns: Sequence[Output], labels: Tensor | None
+) -> None:
+    """Refuse a batch that fits none of the formats.
+
+    Args:
+        name: of the loss.
+        formats: what it takes; none: anything.
+        family: of the encoder.
+        columns: the records.
+        labels: as they came.
+
+    Raises:
+        LossError: says which columns and labels were expected, and what came.
+    """
+    if not columns:
+        raise LossError(f"the batch for {name}", expected="at least one column", got="none")
+    _check_rows(name, columns)
+    if not formats:
+        return
+    fitting = list(formats)
+    if family != "cross-encoder":  # whose columns have become pairs
+        fitting = [item for item in formats if _fits(item, len(columns))]
+        if not fitting:
+            wanted = " or ".join(f"({', '.join(item.inputs)})" for item in formats)
+            raise LossError(
+                f"the batch for {name}", expected=f"columns {wanted}", got=f"{len(columns)} columns",
+                fix="drop the columns it does not use, or choose a loss for this data",
+            )
+    _check_labels(name, fitting, columns, labels)
+
+
+def _fits(item: Format, columns: int) -> bool:
+    fewest, most = item.arity
+    return fewest <= columns and (most is None or columns <= most)
+
+
+def _check_rows(name: str, columns: Sequence[Output]) -> None:
+    counts = [column.tuples for column in columns]
+    if len(set(counts)) > 1:
+        raise LossError(f"the batch for {name}", expected="as many rows in every column", got=f"{counts}")
+
+
+def _check_labels(name: str, formats: Sequence[Format], columns: Sequence[Output], labels: Tensor | None) -> None:
+    kinds = {item.labels for item in formats}
+    wanted = ", ".join(sorted(kinds - {"none"}))
+    if labels is None:
+        if "none" not in kinds:
+            raise LossError(f"labels for {name}", expected=wanted, got="none", fix="name the label column")
+        return
+    if kinds == {"none"}:
+        raise LossError(
+            f"labels for {name}", expected="none, for it learns from the columns alone",
+            got=f"a tensor of shape {list(labels.shape)}", fix="drop the label column, or choose a loss that uses it",
+        )
+    allowed = {kind: _label_shapes(kind, columns) for kind in kinds - {"none"}}
+    if not any(_shape_fits(tuple(labels.shape), shape) for shapes in allowed.values() for shape in shapes):
+        shapes = " or ".join(str(list(shape)).replace("None", "*") for each in allowed.values() for shape in each)
+        raise LossError(f"labels for {name}", expected=f"{wanted} of shape {shapes}", got=f"{list(labels.shape)}")
+
+
+def _label_shapes(kind: str, columns: Sequence[Output]) -> list[tuple[int | None, ...]]:
+    """The shapes that labels of a kind may have; None stands for any size."""
+    rows = columns[0].tuples
+    if kind in ("binary", "class", "score"):
+        return [(rows,), (rows, 1)]
+    if kind == "scores":
+        lists = columns[-1].lists
+        documents = columns[-1].items if lists is not None else rows * (len(columns) - 1)
+        return [(documents,), *([] if lists is not None else [(rows, len(columns) - 1)])]
+    if kind == "margins":
+        return [(rows,), (rows, None)]
+    return [(rows, None), (rows, None, None)]  # distribution, embedding
+
+
+def _shape_fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(w is None or s == w for s, w in zip(shape, wanted, strict=True))

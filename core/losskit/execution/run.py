@@ -1,0 +1,266 @@
+"""Running a plan: in one autograd graph, or cached and again in the backward."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..errors import LossError
+from ..output import Output
+from ..protocols import Encoder, Features
+from .plan import Chunk, Piece, assemble, chunk_features, make_plan
+from .values import Execution, GradCache
+
+__all__ = ["encode"]
+
+
+def encode(
+    encoder: Encoder, module: nn.Module | None, columns: Sequence[Features], execution: Execution, needs: Sequence[str]
+) -> list[Output]:
+    """The records of all columns.
+
+    Args:
+        encoder: what encodes a batch of features.
+        module: the module whose parameters are trained, as the loss holds it: possibly wrapped for
+            distributed training. None where nothing is trained.
+        columns: the features of each column.
+        execution: how.
+        needs: what the loss reads beyond embeddings.
+
+    Raises:
+        LossError: features that cannot be cut, or a module that this execution cannot serve.
+    """
+    sharded = module is not None and _is_sharded(module)
+    if sharded:
+        _refuse_for_sharded(execution)
+        plan: list[Chunk] = [(Piece(index),) for index in range(len(columns))]
+    else:
+        plan = make_plan(encoder, columns, execution)
+    with _reducer(module) as prepared:
+        if isinstance(execution, GradCache) and torch.is_grad_enabled():
+            outputs = _run_cached(_Replay(encoder, inner_module(module), columns, plan, needs))
+        else:
+            outputs = [encoder(chunk_features(encoder, columns, chunk), needs) for chunk in plan]
+        outputs = prepared(outputs)
+    return assemble(encoder, columns, plan, outputs)
+
+
+def inner_module(module: nn.Module | None) -> nn.Module | None:
+    """The module inside a DistributedDataParallel."""
+    return module.module if isinstance(module, DistributedDataParallel) else module
+
+
+class _Prepared:
+    """Hands records to the reducer of a DistributedDataParallel, once per step."""
+
+    def __init__(self, wrapper: DistributedDataParallel | None) -> None:
+        self.wrapper = wrapper
+
+    def __call__(self, outputs: Sequence[Output]) -> list[Output]:
+        if self.wrapper is None:
+            return list(outputs)
+        tensors = [tensor for output in outputs for tensor in output.tensors()]
+        rest = iter(self.wrapper._post_forward(tensors))
+        return [output.with_tensors([next(rest) for _ in output.tensors()]) for output in outputs]
+
+
+@contextlib.contextmanager
+def _reducer(module: nn.Module | None) -> Iterator[_Prepared]:
+    """What `DistributedDataParallel.forward` does around its module, around any number of forwards.
+
+    Ranks plan their forwards by themselves, and calling the wrapper broadcasts buffers at each: so the module
+    inside is called, and the reducer is prepared once.
+    """
+    wrapper = module if isinstance(module, DistributedDataParallel) else None
+    if wrapper is not None:
+        wrapper._pre_forward()
+    yield _Prepared(wrapper)
+
+
+def _is_sharded(module: nn.Module) -> bool:
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+
+    return any(isinstance(part, FullyShardedDataParallel | FSDPModule) for part in module.modules())
+
+
+def _refuse_for_sharded(execution: Execution) -> None:
+    if isinstance(execution, GradCache) or getattr(execution, "tokens", None) is not None:
+        raise LossError(
+            f"{type(execution).__name__} with FSDP",
+            expected="one forward per column on every rank",
+            got="a number of forwards that depends on the rank's batch",
+            fix="use Direct() with FSDP, or DistributedDataParallel",
+        )
+
+
+@dataclass
+class _Replay:
+    """One batch of forwards, to be run without gradients now and with gradients later."""
+
+    encoder: Encoder
+    module: nn.Module | None
+    columns: Sequence[Features]
+    plan: Sequence[Chunk]
+    needs: Sequence[str]
+    states: list[_RandomState] = field(default_factory=list)
+    records: list[Output] = field(default_factory=list)
+    modes: dict[nn.Module, bool] = field(default_factory=dict)
+    autocasts: list[tuple[str, torch.dtype, bool]] = field(default_factory=list)
+    counted: list[Tensor] = field(default_factory=list)
+
+    def inputs(self) -> list[Tensor]:
+        """Everything that gradients may flow to: trained parameters, and features that ask for them."""
+        parameters = [] if self.module is None else [p for p in self.module.parameters() if p.requires_grad]
+        values = [v for features in self.columns for v in features.values() if isinstance(v, Tensor)]
+        return [*parameters, *(value for value in values if value.requires_grad)]
+
+    def first(self) -> list[Output]:
+        """Without gradients, noting all that the second pass needs."""
+        devices = {v.device for features in self.columns for v in features.values() if isinstance(v, Tensor)}
+        buffers = [] if self.module is None else list(self.module.buffers())
+        versions = [buffer._version for buffer in buffers]
+        self.modes = {} if self.module is None else {part: part.training for part in self.module.modules()}
+        self.autocasts = [_autocast_state(kind) for kind in sorted({device.type for device in devices} | {"cpu"})]
+        for chunk in self.plan:
+            self.states.append(_RandomState.now(devices))
+            self.records.append(self._forward(chunk))
+        # Autocast keeps weights it has cast; those cast without gradients must not serve the second pass.
+        torch.clear_autocast_cache()
+        self.counted = [b for b, version in zip(buffers, versions, strict=True) if b._version != version]
+        return self.records
+
+    def second(self, gradients: Sequence[Sequence[Tensor | None]], inputs: Sequence[Tensor]) -> list[Tensor | None]:
+        """The gradients of the inputs, mini-batch by mini-batch, given those of the records' tensors."""
+        totals: list[Tensor | None] = [None] * len(inputs)
+        kept = [buffer.clone() for buffer in self.counted]
+        with _RandomState.restored(self.states), self._as_before():
+            for chunk, state, upstream in zip(self.plan, self.states, gradients, strict=True):
+                if all(gradient is None for gradient in upstream):
+                    continue
+                state.apply()
+                for index, gradient in enumerate(self._pull(chunk, upstream, inputs)):
+                    totals[index] = _added(totals[index], gradient)
+        with torch.no_grad():
+            for buffer, value in zip(self.counted, kept, strict=True):
+                buffer.copy_(value)
+        return totals
+
+    def _forward(self, chunk: Chunk) -> Output:
+        return self.encoder(chunk_features(self.encoder, self.columns, chunk), self.needs)
+
+    def _pull(
+        self, chunk: Chunk, upstream: Sequence[Tensor | None], inputs: Sequence[Tensor]
+    ) -> Sequence[Tensor | None]:
+        with torch.enable_grad():
+            tensors = self._forward(chunk).tensors()
+            pairs = [
+                (tensor, gradient)
+                for tensor, gradient in zip(tensors, upstream, strict=True)
+                if gradient is not None and tensor.requires_grad
+            ]
+        if not pairs:
+            return [None] * len(inputs)
+        outputs, grad_outputs = zip(*pairs, strict=True)
+        try:
+            return torch.autograd.grad(outputs, inputs, grad_outputs, allow_unused=True)
+        except RuntimeError as error:
+            if "use_reentrant" not in str(error):
+                raise
+            raise LossError(
+                "GradCache with reentrant gradient checkpointing",
+                expected="checkpointing with use_reentrant=False",
+                fix="model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={'use_reentrant': False})",
+            ) from error
+
+    @contextlib.contextmanager
+    def _as_before(self) -> Iterator[None]:
+        """Autocast and train mode as they were in the first pass."""
+        now = {part: part.training for part in self.modes}
+        with contextlib.ExitStack() as stack:
+            for kind, dtype, enabled in self.autocasts:
+                stack.enter_context(torch.autocast(kind, dtype=dtype, enabled=enabled))
+            _set_modes(self.modes)
+            try:
+                yield
+            finally:
+                _set_modes(now)
+
+
+def _run_cached(replay: _Replay) -> list[Output]:
+    tensors = _CachedForward.apply(replay, *replay.inputs())
+    rest = iter(tensors)
+    outputs = [record.with_tensors([next(rest) for _ in record.tensors()]) for record in replay.records]
+    replay.records = []
+    return outputs
+
+
+class _CachedForward(torch.autograd.Function):
+    """The encoders as one node of the graph: from parameters to records."""
+
+    @staticmethod
+    def forward(ctx: Any, replay: _Replay, *inputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        records = replay.first()
+        ctx.replay = replay
+        ctx.counts = [len(record.tensors()) for record in records]
+        ctx.save_for_backward(*inputs)
+        # A record may hold a tensor of the features as it is: hand out another, so that theirs gets no history.
+        tensors = tuple(tensor.detach() for record in records for tensor in record.tensors())
+        ctx.mark_non_differentiable(*(tensor for tensor in tensors if not tensor.is_floating_point()))
+        return tensors
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        rest = iter(gradients)
+        per_chunk = [[next(rest) for _ in range(size)] for size in ctx.counts]
+        return None, *ctx.replay.second(per_chunk, ctx.saved_tensors)
+
+
+@dataclass(frozen=True)
+class _RandomState:
+    """The global random state of the CPU and of some accelerators."""
+
+    cpu: Tensor
+    devices: dict[torch.device, Tensor]
+
+    @classmethod
+    def now(cls, devices: set[torch.device]) -> _RandomState:
+        accelerators = [device for device in devices if device.type not in ("cpu", "meta")]
+        return cls(
+            torch.get_rng_state(), {d: torch.get_device_module(d).get_rng_state(d) for d in accelerators}
+        )
+
+    def apply(self) -> None:
+        torch.set_rng_state(self.cpu)
+        for device, state in self.devices.items():
+            torch.get_device_module(device).set_rng_state(state, device)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def restored(states: Sequence[_RandomState]) -> Iterator[None]:
+        before = _RandomState.now(set(states[0].devices) if states else set())
+        try:
+            yield
+        finally:
+            before.apply()
+
+
+def _autocast_state(kind: str) -> tuple[str, torch.dtype, bool]:
+    return kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+
+
+def _set_modes(modes: dict[nn.Module, bool]) -> None:
+    for part, training in modes.items():
+        part.training = training
+
+
+def _added(total: Tensor | None, gradient: Tensor | None) -> Tensor | None:
+    if total is None or gradient is None:
+        return gradient if total is None else total
+    return total + gradient

@@ -1,0 +1,467 @@
+"""`Loss`: the base class that turns a pure `compute` into what trainers call."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .adapt import view
+from .batch import is_raw, preprocess, query_document_pairs
+from .card import Card, Format
+from .check import check_batch, signature
+from .clock import Clock
+from .errors import LossError, LosskitError
+from .execution import Direct, Execution, encode, gather, world_size
+from .features import move, unload
+from .math.precision import full_precision
+from .output import Output
+from .protocols import Encoder, Features, Similarity
+from . import registry
+
+__all__ = ["Loss", "Value"]
+
+Value = Tensor | dict[str, Tensor]
+"""A scalar, or scalars by name whose sum is the objective."""
+
+Observer = Callable[[Sequence[Output], Tensor | None, slice], None]
+
+
+class Loss(nn.Module):
+    """Base of losses: write a `card`, a constructor that stores its arguments, and `compute`.
+
+    Args:
+        model: the encoder that is trained, kept as the child `model`; None where embeddings are brought.
+        execution: how records come about; None: `Direct()`, or that of the surrounding wrapper.
+    """
+
+    card: ClassVar[Card]
+    default_similarity: ClassVar[Mapping[str, str]] = {"dense": "cosine", "sparse": "dot", "multi-vector": "maxsim"}
+    uses_weights: ClassVar[bool] = False
+
+    similarity: str | Similarity | None = None
+    drawn: Any = None
+    strict: bool = False
+
+    def __init__(self, model: Any = None, *, execution: Execution | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self._execution = execution
+        self._clock = Clock()
+        self._micro_batch = 0
+        self._progress: float | None = None
+        self._seen: set[Any] = set()
+        self._view: tuple[Any, Encoder] | None = None
+        self._scorer: tuple[Any, Similarity] | None = None
+        self.observers: list[Observer] = []
+
+    # What a loss writes
+
+    def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:
+        """The loss of the tuples `rows` against all columns: pure, without state, randomness or model.
+
+        Args:
+            columns: records in the card's order; they may be longer than `rows` covers.
+            labels: of all tuples.
+            rows: tuples; anchor i with its positive i and negatives i.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.compute")
+
+    def denominator(
+        self, columns: Sequence[Output], labels: Tensor | None, rows: slice
+    ) -> int | Tensor | dict[str, Tensor]:
+        """What the mean over slices of rows is weighted by; a tensor on the device, or the number of rows."""
+        return rows.stop - rows.start
+
+    def draw(self, generator: torch.Generator, sizes: Sequence[int]) -> Any:
+        """Random numbers for one forward, given the number of tuples of each column; kept as `self.drawn`."""
+        return None
+
+    def observe(self, columns: list[Output], labels: Tensor | None) -> tuple[list[Output], Tensor | None]:
+        """See the (gathered) columns of a training forward; may update buffers and append detached tuples."""
+        return columns, labels
+
+    def pairs(self, columns: Sequence[Any], drawn: Any = None) -> tuple[list[tuple[str, str]], tuple[int, ...]]:
+        """The (query, document) pairs that a cross-encoder scores for columns of texts, and how many a row has."""
+        return query_document_pairs(columns)
+
+    # What it is asked
+
+    @property
+    def formats(self) -> tuple[Format, ...]:
+        """The data it trains on."""
+        return tuple(self.card.formats) if self._has_card else ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What it reads of records beyond embeddings."""
+        return tuple(self.card.needs) if self._has_card else ()
+
+    @property
+    def row_wise(self) -> bool:
+        """Whether the whole is the mean over rows given all columns."""
+        return self._has_card and self.card.row_wise
+
+    @property
+    def fixed_dimension(self) -> bool:
+        """Whether its parameters, draws or state have the encoder's width."""
+        return self._has_card and self.card.fixed_dimension
+
+    @property
+    def takes_weights(self) -> bool:
+        """Whether it can use `parts["weight"]`."""
+        return self.uses_weights
+
+    @property
+    def _has_card(self) -> bool:
+        return getattr(type(self), "card", None) is not None
+
+    @property
+    def inner(self) -> Mapping[str, Loss]:
+        """The losses it wraps, by their paths."""
+        return {}
+
+    @property
+    def execution(self) -> Execution:
+        """The one execution of this loss and all that it wraps."""
+        return next((loss._execution for _, loss in self.tree() if loss._execution is not None), Direct())
+
+    @execution.setter
+    def execution(self, execution: Execution) -> None:
+        for _, loss in self.tree():
+            loss._execution = execution
+
+    @property
+    def encoder(self) -> Encoder:
+        """The current `model` seen as an encoder.
+
+        Raises:
+            LossError: the loss was built without a model.
+        """
+        if self.model is None:
+            raise LossError(
+                f"{type(self).__name__}.model", expected="an encoder", got="None",
+                fix="build it with a model, or call compute_loss_from_embeddings",
+            )
+        if self._view is None or self._view[0] is not self.model:
+            object.__setattr__(self, "_view", (self.model, view(self.model)))
+        assert self._view is not None
+        return self._view[1]
+
+    @property
+    def progress(self) -> float:
+        """How far the training is, in [0, 1]; 1 in evaluation.
+
+        Raises:
+            LossError: read in training when nobody sets it.
+        """
+        if self._progress is None:
+            raise LossError(
+                f"{type(self).__name__}.progress", expected="to be set by the trainer", got="nothing",
+                fix="add losskit.ProgressCallback() to the trainer's callbacks, or call loss.set_clock",
+            )
+        return self._progress
+
+    @property
+    def citation(self) -> str:
+        """BibTeX of this loss and all that it wraps."""
+        cards = [loss.card.citation for _, loss in self.tree() if loss._has_card]
+        return "\n\n".join(dict.fromkeys(text.strip() for text in cards if text.strip()))
+
+    def tree(self, path: str = "") -> Iterator[tuple[str, Loss]]:
+        """This loss and all that it wraps, with their paths."""
+        yield path, self
+        for name, loss in self.inner.items():
+            yield from loss.tree(f"{path}.{name}" if path else name)
+
+    def matrix(self, a: Output, b: Output) -> Tensor:
+        """Similarities of all pairs, [n, m], in float32 at least."""
+        with full_precision(a.embedding):
+            return self.scorer(a, b)
+
+    def pairwise(self, a: Output, b: Output) -> Tensor:
+        """Similarities of item i with item i, [n], in float32 at least."""
+        with full_precision(a.embedding):
+            return self.scorer.pairwise(a, b)
+
+    @property
+    def similarity_name(self) -> str:
+        """The name of the similarity in use: the one given, or the family's default."""
+        chosen = self.similarity
+        if chosen is None:
+            family = "dense" if self.model is None else self.encoder.family
+            return self.default_similarity.get(family, "cosine")
+        return chosen if isinstance(chosen, str) else registry.name_of(type(chosen))
+
+    @property
+    def scorer(self) -> Similarity:
+        """The similarity in use."""
+        if self.similarity is not None and not isinstance(self.similarity, str):
+            return self.similarity
+        chosen = self.similarity_name
+        if self._scorer is None or self._scorer[0] != chosen:
+            self._scorer = chosen, registry.get("similarity", chosen).load()()
+        return self._scorer[1]
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The constructor's arguments, in plain values; `losskit.build({"name": ..., **config}, model)` reads them."""
+        parameters = list(inspect.signature(type(self).__init__).parameters)[1:]
+        names = [name for name in parameters if name not in ("model", "execution")]
+        missing = [name for name in names if name not in self.__dict__ and name not in self._modules]
+        if missing:
+            raise LossError(
+                f"{type(self).__name__}.__init__", expected="every argument stored under its own name",
+                got=f"no attribute {', '.join(missing)}",
+            )
+        return {name: _plain(getattr(self, name)) for name in names}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Views and scorers are made again on first use; observers belong to a trainer.
+        return {**self.__dict__, "_view": None, "_scorer": None, "observers": []}
+
+    # What it owns and where it stands
+
+    def set_clock(self, clock: Clock) -> None:
+        """Say where the training stands; draws and schedules follow."""
+        if clock.step != self._clock.step:
+            self._micro_batch = 0
+        self._clock = clock
+
+    def owned_state(self) -> dict[str, Tensor]:
+        """Parameters and buffers of this loss and all that it wraps, without the models."""
+        models = tuple(f"{path}.model." if path else "model." for path, _ in self.tree())
+        return {key: value for key, value in self.state_dict().items() if not key.startswith(models)}
+
+    def load_owned_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `owned_state` gave; buffers take their saved shapes.
+
+        Raises:
+            LossError: names that are missing or unknown, or a parameter of another shape.
+        """
+        own = self.owned_state()
+        if own.keys() != state.keys():
+            raise LossError(f"the saved state of {type(self).__name__}", expected=f"{sorted(own)}", got=f"{sorted(state)}")
+        buffers = dict(self.named_buffers())
+        parameters = dict(self.named_parameters())
+        for key, value in state.items():
+            if key in parameters and parameters[key].shape != value.shape:
+                raise LossError(
+                    f"the saved {key} of {type(self).__name__}",
+                    expected=f"shape {list(parameters[key].shape)}", got=f"{list(value.shape)}",
+                )
+        with torch.no_grad():
+            for key, value in state.items():
+                if key in parameters:
+                    parameters[key].copy_(value)
+                    continue
+                *path, name = key.split(".")
+                setattr(self.get_submodule(".".join(path)), name, value.to(buffers[key]))
+
+    # What trainers call
+
+    def forward(
+        self,
+        inputs: Sequence[Features],
+        labels: Tensor | Sequence[Tensor] | None = None,
+        prompt: str | None = None,
+        task: str | None = None,
+    ) -> Value:
+        """The loss of a batch.
+
+        Args:
+            inputs: features per column; from cross-encoder trainers columns of raw texts.
+            labels: one tensor; with list columns flattened, or one tensor per row.
+            prompt: for raw texts.
+            task: taken for the sake of such trainers, and unused.
+
+        Raises:
+            LossError: the batch does not fit. No TypeError leaves here: some trainers would call again.
+        """
+        try:
+            features, weight, lists = self._read(inputs, prompt)
+            flat = _flat_labels(labels)
+            columns = encode(self.encoder, self.model, features, self.execution, self._tree_needs())
+            columns = [c if n is None else _with_lists(c, n) for c, n in zip(columns, lists, strict=True)]
+            if weight is not None:
+                columns[0] = self._weighted(columns[0], weight)
+            return self._stage(columns, flat, drawn=is_raw(inputs))
+        except LosskitError:
+            raise
+        except TypeError as error:
+            raise LossError(f"{type(self).__name__} on this batch", got=f"TypeError: {error}") from error
+
+    def compute_loss_from_embeddings(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Value:
+        """The loss of embeddings, one tensor per column, that were made elsewhere."""
+        return self._stage([Output(embedding) for embedding in embeddings], _flat_labels(labels))
+
+    def _stage(self, columns: list[Output], labels: Tensor | None, drawn: bool = False) -> Value:
+        """From records to the loss: gathering, draws, memory, and the rows in slices."""
+        training = self._trains()
+        self._check(columns, labels)
+        rows, others = slice(0, columns[0].tuples), None
+        if self.execution.gather and world_size() > 1:
+            whole = gather(columns, labels)
+            columns, labels, others = whole.columns, whole.labels, whole.tuples
+            rows = whole.rows if self.row_wise else slice(0, sum(whole.tuples))
+        if not drawn:
+            self._draw(training, [column.tuples for column in columns])
+        if training:
+            for observer in self.observers:
+                observer([column.map(torch.Tensor.detach) for column in columns], labels, rows)
+            columns, labels = self._observed(columns, labels)
+        with full_precision(columns[0].tensors()[0]):
+            value = self._in_slices(columns, labels, rows)
+            if others is None or not self.row_wise:
+                return value
+            return self._as_share(value, columns, labels, rows, others)
+
+    def _read(
+        self, inputs: Sequence[Any], prompt: str | None
+    ) -> tuple[list[Features], Tensor | None, list[tuple[int, ...] | None]]:
+        """The features without their riders, the weights, and the lists of each column."""
+        if is_raw(inputs):
+            self._draw(self._trains(), [len(column) for column in inputs])
+            made = preprocess(self, inputs, prompts=None if prompt is None else {"text": prompt})
+            device = next(self.model.parameters()).device
+            inputs = [move(features, device) for features in made]
+        loads = [unload(features) for features in inputs]
+        weight = next((riders.weight for _, riders in loads if riders.weight is not None), None)
+        return [features for features, _ in loads], weight, [riders.lists for _, riders in loads]
+
+    def _check(self, columns: Sequence[Output], labels: Tensor | None) -> None:
+        seen = signature(columns, labels)
+        if seen in self._seen:
+            return
+        family = "dense" if self.model is None else self.encoder.family
+        check_batch(type(self).__name__, self.formats, family, columns, labels)
+        if len(self._seen) < 10_000:
+            self._seen.add(seen)
+
+    def _observed(self, columns: list[Output], labels: Tensor | None) -> tuple[list[Output], Tensor | None]:
+        longer, labels = self.observe(columns, labels)
+        if longer[0].tuples != columns[0].tuples and not self.row_wise:
+            raise LossError(
+                type(self).__name__, expected="a row-wise loss around one that adds rows to the batch",
+                got="one that compares all rows", fix="train with the inner loss alone",
+            )
+        return longer, labels
+
+    def _weighted(self, column: Output, weight: Tensor) -> Output:
+        if not self.takes_weights:
+            raise LossError(
+                f"sample weights for {type(self).__name__}", expected="none, for it cannot use them",
+                got=f"{weight.numel()} weights", fix="drop the weight column, or choose a loss that uses it",
+            )
+        return Output(column.embedding, column.mask, column.layers, {**column.parts, "weight": weight}, column.lists)
+
+    def _tree_needs(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(need for _, loss in self.tree() for need in loss.needs))
+
+    def _trains(self) -> bool:
+        return torch.is_grad_enabled() and (self.model is None or bool(getattr(self.model, "training", True)))
+
+    def _draw(self, training: bool, sizes: Sequence[int]) -> None:
+        """Set progress and make the draws of the whole tree, once per forward."""
+        moment = self._micro_batch if training else None
+        for path, loss in self.tree():
+            loss._progress = self._clock.progress if training else 1.0
+            if type(loss).draw is not Loss.draw:
+                loss.drawn = loss.draw(self._clock.generator(moment, path), sizes)
+        if training:
+            self._micro_batch += 1
+
+    def _in_slices(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:
+        size = self.execution.rows
+        if size is None or not self.row_wise or rows.stop - rows.start <= size:
+            return self.compute(columns, labels, rows)
+        slices = [slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
+        values = [self._recomputed(columns, labels, part) for part in slices]
+        weights = [self.denominator(columns, labels, part) for part in slices]
+        return _weighted_mean(values, weights)
+
+    def _recomputed(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:
+        """`compute`, whose intermediate results are thrown away and made again in the backward."""
+        if not torch.is_grad_enabled():
+            return self.compute(columns, labels, rows)
+        tensors = [tensor for column in columns for tensor in column.tensors()]
+
+        def run(*flat: Tensor) -> Value:
+            rest = iter(flat)
+            again = [column.with_tensors([next(rest) for _ in column.tensors()]) for column in columns]
+            return self.compute(again, labels, rows)
+
+        value: Value = checkpoint(run, *tensors, use_reentrant=False, preserve_rng_state=False)
+        return value
+
+    def _as_share(
+        self, value: Value, columns: Sequence[Output], labels: Tensor | None, rows: slice, tuples: Sequence[int]
+    ) -> Value:
+        """W d_r / sum(d) times the value of our rows, so that the mean over ranks is the joint loss."""
+        ends = [sum(tuples[:rank]) for rank in range(len(tuples) + 1)]
+        parts = [self.denominator(columns, labels, slice(*ends[rank : rank + 2])) for rank in range(len(tuples))]
+        mine = self.denominator(columns, labels, rows)
+        if not isinstance(value, dict):
+            return value * _share(mine, parts, None)
+        return {key: each * _share(mine, parts, key) for key, each in value.items()}
+
+
+def _share(mine: Any, parts: Sequence[Any], key: str | None) -> Any:
+    own, all_of_them = _of(mine, key), [_of(part, key) for part in parts]
+    return len(parts) * own / _safe(sum(all_of_them))
+
+
+def _weighted_mean(values: Sequence[Value], weights: Sequence[Any]) -> Value:
+    first = values[0]
+    if not isinstance(first, dict):
+        return _mean_of(values, weights)
+    return {
+        key: _mean_of([value[key] for value in values], [_of(weight, key) for weight in weights])  # type: ignore[index]
+        for key in first
+    }
+
+
+def _mean_of(values: Sequence[Any], weights: Sequence[Any]) -> Tensor:
+    total = _safe(sum(weights))
+    terms: list[Tensor] = [value * (weight / total) for value, weight in zip(values, weights, strict=True)]
+    return torch.stack(terms).sum()
+
+
+def _of(weight: Any, key: str | None) -> Any:
+    """The weight of a component: its own, or that of the component it is part of."""
+    while isinstance(weight, dict) and key is not None and key not in weight:
+        key = key.rpartition("/")[0]
+    return weight[key] if isinstance(weight, dict) else weight
+
+
+def _safe(total: Any) -> Any:
+    """A total to divide by: 1 where it is 0, for then every term is."""
+    return total + (total == 0)
+
+
+def _with_lists(column: Output, lists: tuple[int, ...]) -> Output:
+    return Output(column.embedding, column.mask, column.layers, column.parts, lists)
+
+
+def _flat_labels(labels: Tensor | Sequence[Tensor] | None) -> Tensor | None:
+    """One tensor: of a list per row the values one after another; an empty tensor is none."""
+    if labels is None or isinstance(labels, Tensor):
+        return None if labels is None or labels.numel() == 0 else labels
+    rows = list(labels)
+    return torch.cat([row.reshape(-1) for row in rows]) if rows else None
+
+
+def _plain(value: Any) -> Any:
+    """A configuration value as lists, dicts, strings and numbers."""
+    if isinstance(value, Loss):
+        return {"name": registry.name_of(type(value)), **value.get_config_dict()}
+    if isinstance(value, Mapping | nn.ModuleDict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | nn.ModuleList):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return registry.name_of(type(value))

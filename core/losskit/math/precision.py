@@ -1,0 +1,39 @@
+"""Full precision: float32 at least, with autocast off."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+__all__ = ["full_precision", "normalize", "promoted"]
+
+EPSILON = 1e-12
+
+
+def promoted(tensor: Tensor) -> Tensor:
+    """Half precision as float32; anything else as it is.
+
+    >>> promoted(torch.zeros(1, dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def full_precision(tensor: Tensor | None) -> AbstractContextManager[object]:
+    """A context without autocast on the device of a tensor."""
+    if tensor is None or tensor.device.type == "meta" or not torch.is_autocast_enabled(tensor.device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def normalize(vectors: Tensor) -> Tensor:
+    """Vectors divided by their length, in float32 at least; a zero vector stays zero, with a finite gradient.
+
+    >>> normalize(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
+    return torch.nn.functional.normalize(promoted(vectors), dim=-1, eps=EPSILON)

@@ -1,0 +1,79 @@
+"""ListNet: the distribution of scores over a list drawn to that of its labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Bool, Float
+from losskit import Card, Execution, Format, ScoreLoss, Similarity
+from losskit.math import masked_log_softmax, masked_softmax
+from losskit.score_loss import Activation
+from torch import Tensor
+
+__all__ = ["ListNetLoss", "list_net"]
+
+
+def list_net(
+    scores: Float[Tensor, "queries documents"],
+    labels: Float[Tensor, "queries documents"],
+    *,
+    where: Bool[Tensor, "queries documents"],
+) -> Float[Tensor, ""]:
+    """mean over queries of -sum_j softmax(y)_j log softmax(s)_j.
+
+    Args:
+        scores: of each query's documents.
+        labels: their relevance.
+        where: True where there is a document.
+
+    A list without documents counts as a loss of 0.
+
+    >>> import torch
+    >>> scores, labels = torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0]])
+    >>> list_net(scores, labels, where=torch.tensor([[True, True, False]]))
+    tensor(0.6931)
+    """
+    return -(masked_softmax(labels, where) * masked_log_softmax(scores, where)).sum(-1).mean()
+
+
+class ListNetLoss(ScoreLoss):
+    """Learns the order of a list from the softmax of its labels.
+
+    Args:
+        model: any encoder: a cross-encoder's scores, or the similarities of an embedding one.
+        activation: applied to the scores first.
+        similarity: for encoders that embed; None: cosine on dense, dot on sparse, maxsim on multi-vector.
+        scale: for encoders that embed, factor of the similarity.
+        execution: how records come about.
+    """
+
+    card = Card(
+        formats=[
+            Format(inputs=["query", "documents"], labels="scores", outputs=1),
+            Format(inputs=["query", "positive", "negative*"], labels="scores", outputs=1),
+        ],
+        encoders=["dense", "sparse", "multi-vector", "cross-encoder"],
+        memory="n",
+        formula="mean over queries of -sum_j softmax(y)_j log softmax(s)_j",
+        citation="""@inproceedings{cao2007learning,
+  title = {Learning to Rank: From Pairwise Approach to Listwise Approach},
+  author = {Cao, Zhe and Qin, Tao and Liu, Tie-Yan and Tsai, Ming-Feng and Li, Hang},
+  booktitle = {Proceedings of the 24th International Conference on Machine Learning},
+  year = {2007}
+}""",
+    )
+
+    def __init__(
+        self,
+        model: Any = None,
+        activation: Activation = "identity",
+        similarity: str | Similarity | None = None,
+        scale: float = 1.0,
+        *,
+        execution: Execution | None = None,
+    ) -> None:
+        super().__init__(model, activation=activation, similarity=similarity, scale=scale, execution=execution)
+
+    def score(self, scores: Tensor, labels: Tensor, where: Tensor) -> Tensor:
+        """The loss of scored lists."""
+        return list_net(scores, labels.to(scores.dtype), where=where)

@@ -1,0 +1,31 @@
+"""Cosine similarity."""
+
+from __future__ import annotations
+
+from losskit import Card, Output
+from losskit.math import normalize
+from torch import Tensor
+
+__all__ = ["CosineSimilarity"]
+
+
+class CosineSimilarity:
+    """Cosine of the angle between two vectors, in [-1, 1]."""
+
+    card = Card(
+        encoders=["dense", "sparse"],
+        memory="tile",
+        formula="a b / (|a| |b|)",
+    )
+
+    def transform(self, record: Output) -> Tensor:
+        """Unit vectors: the similarity is their inner product."""
+        return normalize(record.embedding)
+
+    def __call__(self, a: Output, b: Output) -> Tensor:
+        """All pairs, [n, m]."""
+        return self.transform(a) @ self.transform(b).T
+
+    def pairwise(self, a: Output, b: Output) -> Tensor:
+        """Item i with item i, [n]."""
+        return (self.transform(a) * self.transform(b)).sum(-1)

@@ -1,0 +1,31 @@
+"""Negative Euclidean distance."""
+
+from __future__ import annotations
+
+import torch
+from losskit import Card, Output
+from losskit.math import promoted
+from torch import Tensor
+
+__all__ = ["EuclideanSimilarity"]
+
+
+class EuclideanSimilarity:
+    """Negative Euclidean distance of two vectors: 0 is nearest."""
+
+    card = Card(
+        encoders=["dense", "sparse"],
+        memory="tile",
+        formula="-|a - b|_2",
+    )
+
+    def __call__(self, a: Output, b: Output) -> Tensor:
+        """All pairs, [n, m]; the gradient at distance 0 is 0."""
+        # Without the matrix-product shortcut: it loses near pairs to rounding.
+        return -torch.cdist(
+            promoted(a.embedding), promoted(b.embedding), p=2.0, compute_mode="donot_use_mm_for_euclid_dist"
+        )
+
+    def pairwise(self, a: Output, b: Output) -> Tensor:
+        """Item i with item i, [n]; the gradient at distance 0 is 0."""
+        return -torch.linalg.vector_norm(promoted(a.embedding) - promoted(b.embedding), dim=-1)

@@ -1,0 +1,128 @@
+"""Matryoshka: one embedding, good at every size it is cut to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from losskit import Card, Execution, Loss, Output, Wrapper
+from losskit.errors import LossError
+from losskit.loss import Value
+from losskit.math import normalize
+from losskit.wrapper import prefixed
+from torch import Tensor
+
+__all__ = ["MatryoshkaLoss"]
+
+
+class MatryoshkaLoss(Wrapper):
+    """Trains an embedding so that its first dimensions serve alone.
+
+    Args:
+        model: the encoder.
+        loss: what is computed at every size; any loss that does not fix the dimension.
+        dims: sizes to cut the embedding to.
+        weights: one per size; None: 1 each.
+        dims_per_step: how many sizes, drawn anew each step, are computed in training; -1: all.
+        normalize: bring cut embeddings to unit length; None: if the encoder's are.
+        execution: how records come about.
+
+    Raises:
+        LossError: impossible sizes or weights, or an inner loss whose parameters have the encoder's width.
+    """
+
+    card = Card(
+        encoders=["dense", "sparse", "multi-vector"],
+        stochastic=True,
+        memory="B",
+        formula="sum over sizes d of w_d loss(embedding[:d])",
+        citation="""@inproceedings{kusupati2022matryoshka,
+  title = {Matryoshka Representation Learning},
+  author = {Kusupati, Aditya and Bhatt, Gantavya and Rege, Aniket and others},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2022}
+}""",
+        relations=["With only the full size and weight 1 it is the inner loss."],
+    )
+
+    def __init__(
+        self,
+        model: Any,
+        loss: Loss,
+        dims: tuple[int, ...],
+        weights: tuple[float, ...] | None = None,
+        dims_per_step: int = -1,
+        normalize: bool | None = None,
+        *,
+        execution: Execution | None = None,
+    ) -> None:
+        super().__init__(model, loss, execution=execution)
+        self.dims = tuple(dims)
+        self.weights = None if weights is None else tuple(weights)
+        self.dims_per_step = dims_per_step
+        self.normalize = normalize
+        self._check_options()
+
+    def draw(self, generator: torch.Generator, sizes: Sequence[int]) -> tuple[int, ...]:
+        """Which sizes this forward computes, as places in `dims`."""
+        if self.dims_per_step < 0 or self.dims_per_step >= len(self.dims):
+            return tuple(range(len(self.dims)))
+        chosen = torch.randperm(len(self.dims), generator=generator)[: self.dims_per_step]
+        return tuple(sorted(chosen.tolist()))
+
+    def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:
+        """The inner loss at every chosen size, under `matryoshka_SIZE`."""
+        weights = self.weights or (1.0,) * len(self.dims)
+        values: dict[str, Tensor] = {}
+        for place in range(len(self.dims)) if self.drawn is None else self.drawn:
+            size = self.dims[place]
+            cut = [column.map_embedding(partial(self._cut, size=size)) for column in columns]
+            value = self.loss.compute(cut, self._cut_labels(labels, size), rows)
+            for key, each in prefixed(f"matryoshka_{size}", value).items():
+                values[key] = each * weights[place]
+        return values
+
+    def denominator(
+        self, columns: Sequence[Output], labels: Tensor | None, rows: slice
+    ) -> int | Tensor | dict[str, Tensor]:
+        """That of the inner loss, under the names of this one's components."""
+        inner = self.loss.denominator(columns, labels, rows)
+        if not isinstance(inner, dict):
+            return inner
+        return {key: each for size in self.dims for key, each in prefixed(f"matryoshka_{size}", inner).items()}
+
+    def _cut(self, embedding: Tensor, size: int) -> Tensor:
+        if size >= embedding.shape[-1]:
+            return embedding
+        cut = embedding[..., :size]
+        unit = self.normalize
+        if unit is None:
+            unit = self.model is not None and self.encoder.normalized
+        return normalize(cut) if unit else cut
+
+    def _cut_labels(self, labels: Tensor | None, size: int) -> Tensor | None:
+        """Labels that are embeddings are cut as embeddings are."""
+        if labels is None or all(item.labels != "embedding" for item in self.formats):
+            return labels
+        return self._cut(labels, size)
+
+    def _check_options(self) -> None:
+        name = type(self).__name__
+        if not self.dims or any(type(size) is not int or size < 1 for size in self.dims):
+            raise LossError(f"{name}.dims", expected="one positive integer or more", got=repr(self.dims))
+        if len(set(self.dims)) < len(self.dims):
+            raise LossError(f"{name}.dims", expected="every size once", got=repr(self.dims))
+        if self.weights is not None and len(self.weights) != len(self.dims):
+            raise LossError(f"{name}.weights", expected=f"one for each of {len(self.dims)} sizes", got=f"{len(self.weights)}")
+        if self.dims_per_step == 0 or self.dims_per_step < -1:
+            raise LossError(f"{name}.dims_per_step", expected="a positive integer, or -1 for all", got=repr(self.dims_per_step))
+        if self.loss.fixed_dimension:
+            raise LossError(
+                f"{name}.loss", expected="a loss that works at any size",
+                got=f"{type(self.loss).__name__}, whose parameters or state have the encoder's width",
+            )
+        dimension = None if self.model is None else self.encoder.dimension
+        if dimension is not None and max(self.dims) > dimension:
+            raise LossError(f"{name}.dims", expected=f"at most the encoder's {dimension}", got=repr(max(self.dims)))

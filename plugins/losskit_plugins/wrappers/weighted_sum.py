@@ -1,0 +1,163 @@
+"""A weighted sum of losses on the same batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+from losskit import Card, Execution, Format, Loss, Output, Wrapper
+from losskit.errors import LossError
+from losskit.loss import Value
+from losskit.wrapper import prefixed
+from torch import Tensor, nn
+
+__all__ = ["WeightedSumLoss"]
+
+
+class WeightedSumLoss(Wrapper):
+    """Adds several losses of one batch, each with a name and a weight.
+
+    Args:
+        model: the encoder.
+        losses: by name.
+        weights: by the same names; None: 1 each. A loss of weight 0 is not computed.
+        execution: how records come about.
+
+    Raises:
+        LossError: no loss, a weight without a loss, or losses that no common data fits.
+    """
+
+    card = Card(
+        encoders=["dense", "sparse", "multi-vector", "cross-encoder"],
+        memory="B",
+        formula="sum over k of w_k loss_k",
+        relations=["With one loss of weight 1 it is that loss."],
+    )
+
+    def __init__(
+        self,
+        model: Any,
+        losses: Mapping[str, Loss],
+        weights: Mapping[str, float] | None = None,
+        *,
+        execution: Execution | None = None,
+    ) -> None:
+        Loss.__init__(self, model, execution=execution)
+        self.losses = nn.ModuleDict(dict(losses))
+        self.weights = None if weights is None else dict(weights)
+        self._check_options()
+        self._check_inner()
+
+    @property
+    def inner(self) -> Mapping[str, Loss]:
+        """The summed losses."""
+        return {f"losses.{name}": loss for name, loss in self.losses.items()}
+
+    @property
+    def formats(self) -> tuple[Format, ...]:
+        """The data that every loss takes."""
+        return reduce(_common, (loss.formats for loss in self.losses.values()))
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What any of the losses reads."""
+        return tuple(dict.fromkeys(need for loss in self.losses.values() for need in loss.needs))
+
+    @property
+    def row_wise(self) -> bool:
+        """If all losses are."""
+        return all(loss.row_wise for loss in self.losses.values())
+
+    @property
+    def fixed_dimension(self) -> bool:
+        """If any loss does."""
+        return any(loss.fixed_dimension for loss in self.losses.values())
+
+    @property
+    def takes_weights(self) -> bool:
+        """If all losses do."""
+        return all(loss.takes_weights for loss in self.losses.values())
+
+    def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:
+        """Every loss under its name, times its weight."""
+        values: dict[str, Tensor] = {}
+        for name, loss in self.losses.items():
+            weight = 1.0 if self.weights is None else self.weights.get(name, 1.0)
+            if weight:
+                for key, each in prefixed(name, loss.compute(columns, _labels_for(loss, labels), rows)).items():
+                    values[key] = each * weight
+        return values
+
+    def denominator(
+        self, columns: Sequence[Output], labels: Tensor | None, rows: slice
+    ) -> int | Tensor | dict[str, Any]:
+        """That of each loss, under its name."""
+        found: dict[str, Any] = {}
+        for name, loss in self.losses.items():
+            inner = loss.denominator(columns, _labels_for(loss, labels), rows)
+            found.update(prefixed(name, inner) if isinstance(inner, dict) else {name: inner})
+        return found
+
+    def observe(self, columns: list[Output], labels: Tensor | None) -> tuple[list[Output], Tensor | None]:
+        """Each loss in turn; none may append what another would then see."""
+        for name, loss in self.losses.items():
+            seen, _ = loss.observe(columns, _labels_for(loss, labels))
+            if seen[0].tuples != columns[0].tuples:
+                raise LossError(
+                    f"{type(self).__name__}.losses.{name}", expected="a loss that adds no rows to the batch",
+                    got=f"{type(loss).__name__}, which does", fix="train with it alone",
+                )
+        return columns, labels
+
+    def pairs(self, columns: Sequence[Any], drawn: Any = None) -> tuple[list[tuple[str, str]], tuple[int, ...]]:
+        """Those of the first loss; all must score the same pairs."""
+        first = next(iter(self.losses.values()))
+        return first.pairs(columns, first.drawn)
+
+    def _check_options(self) -> None:
+        name = type(self).__name__
+        if not self.losses:
+            raise LossError(f"{name}.losses", expected="one loss or more", got="none")
+        unknown = sorted(set(self.weights or ()) - set(self.losses))
+        if unknown:
+            raise LossError(f"{name}.weights", expected=f"names among {', '.join(self.losses)}", got=", ".join(unknown))
+        if not self.formats:
+            raise LossError(
+                f"{name}.losses", expected="losses that some data fits in common",
+                got="; ".join(f"{key}: {_described(loss.formats)}" for key, loss in self.losses.items()),
+            )
+
+
+def _labels_for(loss: Loss, labels: Tensor | None) -> Tensor | None:
+    """The labels, for a loss that takes any."""
+    return None if all(item.labels == "none" for item in loss.formats) else labels
+
+
+def _common(formats: Sequence[Format], others: Sequence[Format]) -> tuple[Format, ...]:
+    """The data that fits one of each."""
+    found = (_narrowed(a, b) for a in formats for b in others)
+    return tuple(dict.fromkeys(item for item in found if item is not None))
+
+
+def _narrowed(a: Format, b: Format) -> Format | None:
+    """What fits both, in the words of the first; None if nothing does."""
+    if "none" not in (a.labels, b.labels) and a.labels != b.labels:
+        return None
+    (few_a, most_a), (few_b, most_b) = a.arity, b.arity
+    fewest = max(few_a, few_b)
+    limits = [most for most in (most_a, most_b) if most is not None]
+    most = min(limits, default=None)
+    if most is not None and fewest > most:
+        return None
+    names = [column.rstrip("*+?") for column in a.inputs]
+    names += [names[-1]] * (max(fewest, most or 0) - len(names))
+    if most is None:
+        inputs = [*names[:fewest], f"{names[-1]}*"]
+    else:
+        inputs = [*names[:fewest], *(f"{name}?" for name in names[fewest:most])]
+    return Format(inputs, b.labels if a.labels == "none" else a.labels, a.outputs or b.outputs)
+
+
+def _described(formats: Sequence[Format]) -> str:
+    return " or ".join(f"({', '.join(item.inputs)}) with labels {item.labels}" for item in formats)

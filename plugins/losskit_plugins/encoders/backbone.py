@@ -1,0 +1,273 @@
+"""The transformer and its tokenizer: read from a folder, or taken from Python."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from tokenizers.normalizers import Lowercase
+from tokenizers.normalizers import Sequence as NormalizerSequence
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from losskit.errors import LossError, ModelError, RecipeError
+from losskit.output import Output, Tokens
+from losskit.protocols import Features
+
+from .folder import require_safetensors
+from .layout import TransformerSettings
+
+__all__ = [
+    "Tokenizer",
+    "accepted_inputs",
+    "hidden_size",
+    "is_causal",
+    "quiet",
+    "read_config",
+    "read_transformer",
+    "requested_parts",
+]
+
+NO_LIMIT = 10**6
+"""Tokenizers without a limit say so by a number beyond any text."""
+
+
+class Tokenizer:
+    """A transformers tokenizer as the encoders use it.
+
+    Args:
+        base: the tokenizer; it is copied before anything in it changes.
+        max_length: the most tokens of a text, prompt and special tokens included; None: as it has it.
+    """
+
+    def __init__(self, base: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
+        self.base = copy.deepcopy(base)
+        if max_length is not None:
+            if max_length < 1:
+                raise RecipeError("max_length", expected="1 or more", got=str(max_length))
+            self.base.model_max_length = max_length
+        if self.base.pad_token is None:
+            if self.base.eos_token is None:
+                raise ModelError("the tokenizer", expected="a padding token", got="none", fix="set its pad_token")
+            self.base.pad_token = self.base.eos_token
+
+    @classmethod
+    def read(
+        cls,
+        folder: Path,
+        config: PretrainedConfig,
+        settings: TransformerSettings,
+        max_length: int | None,
+        trust_remote_code: bool,
+    ) -> Tokenizer:
+        """The tokenizer of a model folder.
+
+        Args:
+            folder: that holds it.
+            config: of the transformer, which limits the length where nobody says it.
+            settings: of the transformer.
+            max_length: overrides the folder's.
+            trust_remote_code: run code that the folder brings.
+
+        Raises:
+            ModelError: there is none, or it is broken.
+        """
+        with reading(folder, "a tokenizer"):
+            base = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+        limit = max_length if max_length is not None else settings.max_seq_length
+        positions = getattr(config, "max_position_embeddings", None)
+        if limit is None and positions is not None and positions != -1:
+            limit = min(base.model_max_length, positions)
+        tokenizer = cls(base, limit)
+        if settings.lower_case:
+            tokenizer.lower_case(folder)
+        return tokenizer
+
+    @property
+    def max_length(self) -> int | None:
+        """The most tokens of a text; None: as many as it has."""
+        limit = int(self.base.model_max_length)
+        return limit if limit < NO_LIMIT else None
+
+    @property
+    def padding(self) -> Mapping[str, int]:
+        """What stands at padding, by feature; 0 elsewhere."""
+        return {"input_ids": self.base.pad_token_id, "token_type_ids": self.base.pad_token_type_id}
+
+    def lower_case(self, folder: Path) -> None:
+        """Lower-case texts first.
+
+        Raises:
+            ModelError: this kind of tokenizer cannot.
+        """
+        if not self.base.is_fast:
+            raise ModelError(f"do_lower_case in {folder}", expected="a fast tokenizer", got=type(self.base).__name__)
+        backend = self.base.backend_tokenizer
+        before = backend.normalizer
+        steps = list(before) if isinstance(before, NormalizerSequence) else [before] if before is not None else []
+        if not any(isinstance(step, Lowercase) for step in steps):
+            backend.normalizer = NormalizerSequence([Lowercase(), *steps])
+
+    def __call__(self, texts: Sequence[str], others: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Texts, or pairs of texts, to padded and truncated tensors [n, t]."""
+        if not texts:
+            return {name: torch.zeros(0, 0, dtype=torch.long) for name in ("input_ids", "attention_mask")}
+        return dict(
+            self.base(
+                list(texts),
+                None if others is None else list(others),
+                padding=True,
+                truncation="longest_first",
+                return_attention_mask=True,
+                return_tensors="pt",
+            )
+        )
+
+    def prompt_length(self, prompt: str) -> int:
+        """How many tokens a prompt puts before the text, special ones before it included."""
+        if not prompt:
+            return 0
+        ids = self([prompt])["input_ids"][0].tolist()
+        return len(ids) - (ids[-1] in self.base.all_special_ids)
+
+    def decode(self, features: Features) -> list[str]:
+        """The texts of token ids, as far as they can be had back."""
+        return self.base.batch_decode(features["input_ids"], skip_special_tokens=True)
+
+
+def read_transformer(
+    folder: Path,
+    auto_class: Any,
+    config: PretrainedConfig,
+    trust_remote_code: bool,
+    may_be_new: Callable[[str], bool],
+) -> nn.Module:
+    """A transformer with the weights of a folder.
+
+    Args:
+        folder: with config.json and safetensors.
+        auto_class: of transformers, such as AutoModel.
+        config: of the model.
+        trust_remote_code: run code that the folder brings.
+        may_be_new: whether a weight of that name may be missing, and so start at random.
+
+    Raises:
+        ModelError: the folder holds no such model.
+    """
+    require_safetensors(folder)
+    if (folder / "adapter_config.json").exists():
+        raise ModelError(
+            str(folder / "adapter_config.json"),
+            expected="a whole model",
+            got="a PEFT adapter",
+            fix="merge it with merge_and_unload() of peft, and save the result",
+        )
+    with reading(folder, "a transformers model"):
+        model, report = auto_class.from_pretrained(
+            str(folder),
+            config=config,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    missing = sorted(name for name in report["missing_keys"] if not may_be_new(name))
+    if missing:
+        raise ModelError(
+            str(folder),
+            expected=f"all weights of {type(model).__name__}",
+            got=f"no {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
+        )
+    return model
+
+
+def read_config(folder: Path, trust_remote_code: bool) -> PretrainedConfig:
+    """The configuration of the transformer in a folder; caches for generation are off.
+
+    Raises:
+        ModelError: there is none, or of an unknown architecture.
+    """
+    with reading(folder, "a transformers model"):
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+    if getattr(config, "use_cache", False):
+        config.use_cache = False
+    return config
+
+
+def hidden_size(config: PretrainedConfig) -> int:
+    """The width of a token embedding.
+
+    Raises:
+        ModelError: the configuration does not say.
+    """
+    size = getattr(config.get_text_config(), "hidden_size", None)
+    if size is None:
+        raise ModelError(f"the configuration of {config.model_type}", expected="hidden_size", got="none")
+    return int(size)
+
+
+def is_causal(config: PretrainedConfig) -> bool:
+    """Whether the model was made to continue texts, so that its last token has seen all others."""
+    architectures = config.architectures or [""]
+    return architectures[0].endswith("ForCausalLM") and getattr(config, "is_causal", True)
+
+
+def accepted_inputs(model: nn.Module, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Which of the tokenizer's tensors the model's forward takes."""
+    names = dict.fromkeys((*tokenizer.base.model_input_names, "attention_mask"))
+    parameters = inspect.signature(model.forward).parameters
+    if "input_ids" not in parameters:  # a wrapper that hands everything on
+        return tuple(names)
+    return tuple(name for name in names if name in parameters)
+
+
+def requested_parts(
+    features: Features, needs: Sequence[str], padding: Mapping[str, int], known: Sequence[str] = ("input_ids",)
+) -> dict[str, Tensor | Tokens | Output]:
+    """The parts of a record that a loss asks for.
+
+    Raises:
+        LossError: it asks for what there is not.
+    """
+    for need in needs:
+        if need not in known:
+            raise LossError("needs of the loss", expected=f"some of {', '.join(known)} of this encoder", got=repr(need))
+    if "input_ids" not in needs:
+        return {}
+    mask = features["attention_mask"].bool()
+    return {"input_ids": Tokens(features["input_ids"], mask, fill=padding.get("input_ids", 0))}
+
+
+@contextmanager
+def reading(folder: Path, wanted: str) -> Iterator[None]:
+    """Turn what transformers raises over a folder into one line.
+
+    Raises:
+        ModelError: for the errors that a folder can cause.
+    """
+    try:
+        with quiet():
+            yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(str(folder), expected=wanted, got=line) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the progress bars and reports of transformers off the terminal."""
+    bars, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,384 @@
+"""The dense encoder: a transformer, pooling, and what follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig, PreTrainedTokenizerBase
+
+from losskit.card import Card
+from losskit.errors import ModelError, RecipeError, did_you_mean
+from losskit.features import move
+from losskit.output import Output
+from losskit.protocols import Encoder, Features
+
+from .adapters import SentenceTransformerView
+from .backbone import (
+    Tokenizer,
+    accepted_inputs,
+    hidden_size,
+    is_causal,
+    quiet,
+    read_config,
+    read_transformer,
+    requested_parts,
+)
+from .folder import locate, replacing
+from .head import Normalization, Projection
+from .inference import check_texts, evaluating, in_batches
+from .layout import Settings, Stage, TransformerSettings, read_stages, write_stages
+from .pooling import POOLINGS, Pooling, PoolingMode
+from .prompts import Prompts
+
+__all__ = ["DenseEncoder"]
+
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+ROLE_PROMPTS = {"query": "", "document": ""}
+RUN = TransformerSettings("feature-extraction", output="last_hidden_state", name="token_embeddings")
+
+Step = Normalization | Projection
+
+
+@dataclass
+class _Parts:
+    """What a dense encoder is made of, as read from a folder or taken from Python."""
+
+    transformer: nn.Module
+    tokenizer: Tokenizer
+    before: list[Step]
+    pooling: Pooling
+    after: list[Step]
+    settings: Settings
+    run: TransformerSettings
+
+
+class DenseEncoder(nn.Module):
+    """One vector per text: a transformer, pooling, optional projections and normalisation.
+
+    Options that are None are what the model folder says.
+
+    Args:
+        model: a folder (of sentence-transformers or transformers), a name of the Hugging Face hub, or a
+            transformers model.
+        pooling: of tokens; a plain transformers folder means "mean", of a causal language model "last-token".
+        normalize: whether vectors are scaled to unit length at the end.
+        prompts: put before texts, by role ("query", "document") or any other name; added to the folder's.
+        max_length: the most tokens of a text.
+        similarity: what the vectors are meant to be compared by; "cosine" where the folder is silent.
+        truncate_dim: how many leading dimensions `encode` gives; `forward` gives all.
+        tokenizer: of a transformers model given as `model`; copied.
+        trust_remote_code: run code that the model folder brings.
+
+    Raises:
+        ModelError: the folder cannot be read, or holds what this encoder cannot honour.
+
+    >>> from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    >>> from tokenizers import Tokenizer, models, pre_tokenizers
+    >>> words = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "a": 2, "b": 3}, unk_token="[UNK]"))
+    >>> words.pre_tokenizer = pre_tokenizers.Whitespace()
+    >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]")
+    >>> size = dict(vocab_size=4, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    >>> encoder = DenseEncoder(BertModel(BertConfig(**size)), pooling="mean", tokenizer=tokenizer)
+    >>> encoder.encode(["a b", "b"]).shape
+    (2, 8)
+    """
+
+    card = Card(
+        encoders=["dense"],
+        formula="normalize(pool(transformer(text)))",
+        citation="""@inproceedings{reimers-2019-sentence-bert,
+    title = "Sentence-{BERT}: Sentence Embeddings using {S}iamese {BERT}-Networks",
+    author = "Reimers, Nils and Gurevych, Iryna",
+    booktitle = "Proceedings of the 2019 Conference on Empirical Methods in Natural Language Processing",
+    year = "2019",
+    url = "https://arxiv.org/abs/1908.10084",
+}""",
+    )
+    family = "dense"
+
+    def __init__(
+        self,
+        model: str | Path | nn.Module,
+        pooling: PoolingMode | None = None,
+        normalize: bool | None = None,
+        prompts: Mapping[str, str] | None = None,
+        max_length: int | None = None,
+        similarity: Literal["cosine", "dot", "euclidean", "manhattan"] | None = None,
+        truncate_dim: int | None = None,
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_choice("pooling", pooling, tuple(POOLINGS))
+        _check_choice("similarity", similarity, SIMILARITIES)
+        parts = _parts(model, tokenizer, max_length, trust_remote_code)
+        settings = parts.settings
+        self.transformer = parts.transformer
+        self.tokenizer = parts.tokenizer
+        self.token_steps = nn.ModuleList(parts.before)
+        self.pooling = parts.pooling
+        self.steps = nn.ModuleList(_with_normalization(parts.after, normalize))
+        if pooling is not None:
+            self.pooling = Pooling(self.pooling.token_dimension, [pooling], self.pooling.include_prompt)
+        self.prompts = Prompts({**settings.prompts.texts, **(prompts or {})}, settings.prompts.default)
+        self.similarity: str = similarity or settings.own.get("similarity_fn_name") or "cosine"
+        self.truncate_dim: int | None = truncate_dim or settings.own.get("truncate_dim")
+        self._settings, self._run = settings, parts.run
+        self._inputs = accepted_inputs(self.transformer, self.tokenizer)
+        self.dimension = self._check_widths()
+        self._place_steps()
+
+    @property
+    def normalized(self) -> bool:
+        """Whether the last step scales vectors to unit length."""
+        return len(self.steps) > 0 and isinstance(self.steps[-1], Normalization)
+
+    @property
+    def max_length(self) -> int | None:
+        """The most tokens of a text."""
+        return self.tokenizer.max_length
+
+    @property
+    def padding(self) -> Mapping[str, int]:
+        """What stands at padding, by feature."""
+        return self.tokenizer.padding
+
+    def preprocess(self, texts: Sequence[str], *, role: str = "text", prompt: str | None = None) -> Features:
+        """Tokenise n texts, each after its prompt.
+
+        Args:
+            texts: n of them.
+            role: "text", "query", "document", or the name of one of the prompts.
+            prompt: instead of the role's; "" means none.
+
+        Returns:
+            Tensors [n, t]; where prompts are not pooled also `prompt_length` [n].
+        """
+        prompt = self.prompts.resolve(role, prompt)
+        tokens = self.tokenizer([prompt + text for text in check_texts(texts)])
+        features: Features = {name: tokens[name] for name in self._inputs if name in tokens}
+        if not self.pooling.include_prompt:
+            features["prompt_length"] = torch.full((len(texts),), self.tokenizer.prompt_length(prompt))
+        return features
+
+    def forward(self, features: Features, needs: Sequence[str] = ()) -> Output:
+        """Embed n texts.
+
+        Args:
+            features: of `preprocess`, on the encoder's device.
+            needs: "layers", every layer's tokens (embedding layer first) taken through pooling and all steps;
+                "input_ids".
+        """
+        parts = requested_parts(features, [need for need in needs if need != "layers"], self.padding)
+        inputs = {name: features[name] for name in self._inputs if name in features}
+        asked = {"output_hidden_states": True} if "layers" in needs else {}
+        made = self.transformer(**inputs, **asked, return_dict=True)
+        tokens = getattr(made, "last_hidden_state", None)
+        if tokens is None:
+            raise ModelError(
+                type(self.transformer).__name__,
+                expected="a transformer whose output has last_hidden_state",
+                got=f"{', '.join(made)}",
+                fix="give the model without its head, as AutoModel loads it",
+            )
+        layers = tuple(self._embed(layer, features) for layer in made.hidden_states) if asked else ()
+        return Output(self._embed(tokens, features), layers=layers, parts=parts)
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        role: str = "text",
+        prompt: str | None = None,
+        batch_size: int = 32,
+        progress: bool = False,
+    ) -> NDArray[np.float32]:
+        """Vectors of n texts, without gradients and dropout.
+
+        Args:
+            texts: n of them.
+            role: "text", "query", "document", or the name of one of the prompts.
+            prompt: instead of the role's; "" means none.
+            batch_size: the most texts of a forward.
+            progress: show a bar on stderr.
+
+        Returns:
+            [n, dimension], or [n, truncate_dim].
+        """
+        texts = check_texts(texts)
+        prompt = self.prompts.resolve(role, prompt)
+        device = next(self.parameters()).device
+
+        def run(batch: list[str]) -> Tensor:
+            embedding = self(move(self.preprocess(batch, prompt=prompt), device)).embedding
+            return embedding[:, : self.truncate_dim].float()
+
+        with evaluating(self):
+            rows = in_batches(texts, run, length=len, batch_size=batch_size, progress=progress)
+        width = min(self.dimension, self.truncate_dim or self.dimension)
+        return torch.stack(rows).numpy() if rows else np.zeros((0, width), np.float32)
+
+    def decode(self, features: Features) -> list[str]:
+        """The texts of features, as far as their tokens tell."""
+        return self.tokenizer.decode(features)
+
+    def save(self, path: str | Path) -> None:
+        """Write a model folder that sentence-transformers opens; what is no part of a model there stays.
+
+        Raises:
+            ModelError: it cannot be written; then nothing has changed.
+        """
+        steps = [*self.token_steps, self.pooling, *self.steps]
+        with replacing(path) as folder, quiet():
+            self.transformer.save_pretrained(folder)
+            self.tokenizer.base.save_pretrained(folder)
+            self._run.write(folder)
+            self._model_settings().write(folder)
+            stages = write_stages(folder, ["Transformer", *(step.kind for step in steps)])[1:]
+            for position, (step, stage) in enumerate(zip(steps, stages, strict=True)):
+                if step is self.pooling:
+                    step.write(stage)
+                else:
+                    step.write(stage, _values(position < len(self.token_steps)))
+
+    @classmethod
+    def load(cls, path: str | Path, *, trust_remote_code: bool = False) -> Self:
+        """Read a model folder.
+
+        Raises:
+            ModelError: it cannot be read, or holds what this encoder cannot honour.
+        """
+        return cls(path, trust_remote_code=trust_remote_code)
+
+    @classmethod
+    def adapt(cls, model: Any) -> Encoder | None:
+        """A view of a `SentenceTransformer`; None for anything else."""
+        return SentenceTransformerView.adapt(model)
+
+    def _embed(self, tokens: Tensor, features: Features) -> Tensor:
+        """Token embeddings [n, t, d] of any layer through everything that follows the transformer."""
+        for step in self.token_steps:
+            tokens = step(tokens)
+        vectors: Tensor = self.pooling(tokens, features["attention_mask"], features.get("prompt_length"))
+        for step in self.steps:
+            vectors = step(vectors)
+        return vectors
+
+    def _model_settings(self) -> Settings:
+        own: dict[str, Any] = {"similarity_fn_name": self.similarity}
+        if self.truncate_dim is not None:
+            own["truncate_dim"] = self.truncate_dim
+        return Settings("SentenceTransformer", self.prompts, own, self._settings.other)
+
+    def _check_widths(self) -> int:
+        """The width of the vectors, every projection fitting the one before it."""
+        width = self.pooling.dimension
+        for step in self.steps:
+            if isinstance(step, Projection):
+                if step.in_features != width:
+                    raise ModelError(
+                        "the projection after pooling", expected=f"{width} features", got=f"{step.in_features}"
+                    )
+                width = step.out_features
+        return width
+
+    def _place_steps(self) -> None:
+        """Put projections where the transformer is, in its precision."""
+        weight = next(self.transformer.parameters())
+        self.token_steps.to(weight.device, weight.dtype)
+        self.steps.to(weight.device, weight.dtype)
+
+
+def _parts(
+    model: str | Path | nn.Module,
+    tokenizer: PreTrainedTokenizerBase | None,
+    max_length: int | None,
+    trust_remote_code: bool,
+) -> _Parts:
+    if isinstance(model, nn.Module):
+        if tokenizer is None:
+            raise RecipeError("tokenizer", expected="the tokenizer of the given model", got="none")
+        pooling = _default_pooling(model.config)
+        settings = Settings("SentenceTransformer", Prompts(ROLE_PROMPTS))
+        return _Parts(model, Tokenizer(tokenizer, max_length), [], pooling, [], settings, RUN)
+    if tokenizer is not None:
+        raise RecipeError("tokenizer", expected="none, for the model folder has its own", got=type(tokenizer).__name__)
+    return _read_parts(locate(model, code=trust_remote_code), max_length, trust_remote_code)
+
+
+def _read_parts(folder: Path, max_length: int | None, trust_remote_code: bool) -> _Parts:
+    settings = Settings.read(folder, "SentenceTransformer", ("similarity_fn_name", "truncate_dim"), ROLE_PROMPTS)
+    stages = read_stages(folder, ("Transformer", "Pooling", "Normalize", "Dense"))
+    home = folder if stages is None else stages[0].folder
+    config = read_config(home, trust_remote_code)
+    before, pooling, after = _read_steps(folder, stages) or ([], _default_pooling(config), [])
+    run = RUN if stages is None else RUN.read(home)
+    tokenizer = Tokenizer.read(home, config, run, max_length, trust_remote_code)
+    transformer = read_transformer(
+        home, _auto_class(config), config, trust_remote_code, may_be_new=lambda name: "pooler" in name.split(".")
+    )
+    return _Parts(transformer, tokenizer, before, pooling, after, settings, run)
+
+
+def _read_steps(folder: Path, stages: Sequence[Stage] | None) -> tuple[list[Step], Pooling, list[Step]] | None:
+    """What modules.json puts before pooling, the pooling, and what comes after it."""
+    if stages is None:
+        return None
+    at = [index for index, stage in enumerate(stages) if stage.kind == "Pooling"]
+    if len(at) != 1:
+        raise ModelError(str(folder / "modules.json"), expected="one Pooling", got=str(len(at)))
+    before = [_read_step(stage, tokens=True) for stage in stages[1 : at[0]]]
+    after = [_read_step(stage, tokens=False) for stage in stages[at[0] + 1 :]]
+    return before, Pooling.read(stages[at[0]]), after
+
+
+def _read_step(stage: Stage, *, tokens: bool) -> Step:
+    kinds = {step.kind: step for step in (Normalization, Projection)}
+    return kinds[stage.kind].read(stage, _values(tokens))
+
+
+def _values(tokens: bool) -> str:
+    """What a step works on, in the words of sentence-transformers."""
+    return "token_embeddings" if tokens else "sentence_embedding"
+
+
+def _default_pooling(config: PretrainedConfig) -> Pooling:
+    return Pooling(hidden_size(config), ["last-token" if is_causal(config) else "mean"])
+
+
+def _auto_class(config: PretrainedConfig) -> Any:
+    """The class of transformers that loads the part which encodes.
+
+    Raises:
+        ModelError: an encoder-decoder whose encoder transformers cannot load alone.
+    """
+    if not config.is_encoder_decoder:
+        return AutoModel
+    if type(config) not in AutoModelForTextEncoding._model_mapping:
+        raise ModelError(
+            f"model type {config.model_type}", expected="an encoder or a decoder", got="an encoder-decoder of both"
+        )
+    return AutoModelForTextEncoding
+
+
+def _with_normalization(steps: list[Step], normalize: bool | None) -> list[Step]:
+    """The steps with or without normalisation at the end."""
+    ends = bool(steps) and isinstance(steps[-1], Normalization)
+    if normalize is None or normalize == ends:
+        return steps
+    return [*steps, Normalization()] if normalize else steps[:-1]
+
+
+def _check_choice(option: str, value: str | None, choices: Sequence[str]) -> None:
+    if value is not None and value not in choices:
+        raise RecipeError(
+            option, expected=f"one of {', '.join(choices)}", got=repr(value), fix=did_you_mean(str(value), choices)
+        )

@@ -1,0 +1,99 @@
+"""Inference over many texts: sorted by length, in batches, without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from losskit.errors import DataError, RecipeError
+
+__all__ = ["check_pairs", "check_texts", "evaluating", "in_batches"]
+
+Item = TypeVar("Item")
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every part is in the mode it was in."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def in_batches(
+    items: Sequence[Item],
+    run: Callable[[list[Item]], Tensor],
+    *,
+    length: Callable[[Item], int],
+    batch_size: int,
+    progress: bool,
+) -> list[Tensor]:
+    """The result of each item, computed in batches of items of like length.
+
+    Args:
+        items: n of them.
+        run: a batch of b items to a tensor whose first axis is b.
+        length: a measure of an item's length.
+        batch_size: the most items of a batch.
+        progress: show a bar on stderr.
+
+    Returns:
+        n tensors on the CPU, in the order of the items.
+    """
+    if batch_size < 1:
+        raise RecipeError("batch_size", expected="1 or more", got=str(batch_size))
+    order = sorted(range(len(items)), key=lambda index: -length(items[index]))
+    starts = range(0, len(items), batch_size)
+    console = Console(stderr=True)
+    results: dict[int, Tensor] = {}
+    for start in track(starts, "Encoding", console=console, disable=not progress):
+        batch = order[start : start + batch_size]
+        results.update(zip(batch, run([items[index] for index in batch]).cpu(), strict=True))
+    return [results[index] for index in range(len(items))]
+
+
+def check_texts(texts: Sequence[str]) -> list[str]:
+    """The texts as a list.
+
+    Raises:
+        DataError: something is no text.
+    """
+    if isinstance(texts, str):
+        raise DataError("texts", expected="a list of texts", got="a single one", fix="put it in a list")
+    texts = list(texts)
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(f"text {position + 1} of {len(texts)}", expected="a string", got=repr(text))
+    return texts
+
+
+def check_pairs(pairs: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    """The (query, document) pairs as a list.
+
+    Raises:
+        DataError: something is no pair of texts.
+    """
+    if isinstance(pairs, str):
+        raise DataError("pairs", expected="a list of (query, document)", got="a single text")
+    pairs = list(pairs)
+    for position, pair in enumerate(pairs):
+        if not _is_pair(pair):
+            raise DataError(
+                f"pair {position + 1} of {len(pairs)}", expected="(query, document), both strings", got=repr(pair)
+            )
+    return [(query, document) for query, document in pairs]
+
+
+def _is_pair(pair: object) -> bool:
+    return isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)

@@ -14,7 +14,7 @@ from .card import API_VERSION, Card, CardError, Format
 from .errors import did_you_mean
 from .policy import BUILTIN, Policy, normalize
 from .source import BASES, Allowed, Ancestor, ClassSource, Sources, UnreadableError
-from .spec import Option, Problem, Spec
+from .spec import Option, Problem, Spec, load_target
 
 __all__ = ["GROUPS", "Entry", "Reader", "scan"]
 
@@ -47,6 +47,10 @@ class Entry:
     def builtin(self) -> bool:
         """Whether losskit's own distribution brings it."""
         return normalize(self.provider) == BUILTIN
+
+    def load(self) -> Any:
+        """Import what the target names; raises whatever that raises."""
+        return load_target(self.target)
 
     def problem(self, status: str, reason: str, fix: str, file: str | None = None, line: int | None = None) -> Problem:
         """A problem of this entry."""

@@ -67,6 +67,10 @@ class Registry:
             self._cache.save()
         return self.settled(specs)
 
+    def with_generated(self, entries: Sequence[Entry]) -> tuple[Spec, ...]:
+        """All components, and those that hooks generate."""
+        return self.settled([*self.specs, *map(self._reader.spec, entries)])
+
     def settled(self, specs: Sequence[Spec]) -> tuple[Spec, ...]:
         """Specs in order, those marked whose bare name does not decide between them."""
         marked = [self._marked(spec, [other for other in specs if _same_name(spec, other)]) for spec in specs]
@@ -267,8 +271,7 @@ def api(name: str) -> Any:
     """What losskit's own distribution provides under this name in the group `losskit.api`."""
     for entry in current().scanned[0]:
         if entry.kind == "api" and entry.name == name:
-            module, _, attribute = entry.target.partition(":")
-            return getattr(importlib.import_module(module), attribute)
+            return entry.load()
     raise PluginError(f"losskit.{name} is not registered by the distribution losskit", fix=f"reinstall {BUILTIN}")
 
 

@@ -2,7 +2,7 @@
 
 A parsed module is a plain record that JSON can hold, so that `cache` can keep it:
 
-    {"module", "imports": {local name: dotted name},
+    {"module", "imports": {local name: dotted name}, "literals": {name: choices},
      "classes": {name: {"line", "summary", "bases": [dotted name], "card", "options"}}}
 
 `card` is None, `{"line", "call", "fields"}` or `{"line", "error"}`; `options` is None where the class
@@ -15,6 +15,7 @@ import ast
 import contextlib
 import json
 import pkgutil
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,15 +34,23 @@ __all__ = ["BASES", "Allowed", "Ancestor", "ClassSource", "Sources", "Unreadable
 Record = dict[str, Any]
 
 
-def _row(name: str, type_: str, default: object = None, required: bool = False) -> Record:
-    return {"name": name, "type": type_, "default": default, "required": required, "choices": []}
+def _row(name: str, type_: str, default: object = None, choices: Sequence[object] = ()) -> Record:
+    return {"name": name, "type": type_, "default": default, "required": False, "choices": list(choices)}
 
+
+_MODEL, _EXECUTION = _row("model", "Any"), _row("execution", "Execution | None")
 
 # The options of the bases that anyone may build on; None: no `__init__` of its own. A test compares with the classes.
 BASES: dict[str, list[Record] | None] = {
-    "losskit.Loss": [_row("model", "Any", required=True), _row("execution", "Execution | None")],
-    "losskit.ScoreLoss": [_row("model", "Any", required=True), _row("execution", "Execution | None")],
-    "losskit.Wrapper": [_row("model", "Any", required=True), _row("loss", "Loss", required=True)],
+    "losskit.Loss": [_MODEL, _EXECUTION],
+    "losskit.ScoreLoss": [
+        _MODEL,
+        _row("activation", "Activation", "identity", ("identity", "sigmoid", "tanh", "relu")),
+        _row("similarity", "str | Similarity | None"),
+        _row("scale", "float", 1.0),
+        _EXECUTION,
+    ],
+    "losskit.Wrapper": [{**_MODEL, "required": True}, {**_row("loss", "Loss"), "required": True}, _EXECUTION],
     **dict.fromkeys(
         f"losskit.{name}" for name in ("LossProtocol", "Encoder", "Regularizer", "Similarity", "Weighting")
     ),
@@ -111,6 +120,8 @@ class Sources:
         record, file = self.record(module), str(self.locate(module).origin)
         if name in record["classes"]:
             found = record["classes"][name]
+            for row in found["options"] or ():
+                row["choices"] = row["choices"] or self._choices(module, row["type"])
             return ClassSource(module, name, file, **{**found, "bases": tuple(found["bases"])})
         origin, _, original = record["imports"].get(name, "").rpartition(".")
         if not origin or (module, name) in seen:
@@ -160,6 +171,18 @@ class Sources:
                 return False
         return True
 
+    def _choices(self, module: str, annotation: str) -> list[Any]:
+        """What a name in an annotation allows that stands for `Literal[...]`, here or in a related module."""
+        record = self.record(module)
+        for word in re.findall(r"\w+", annotation):
+            if word in record["literals"]:
+                return list(record["literals"][word])
+            origin, _, name = record["imports"].get(word, "").rpartition(".")
+            related = origin.partition(".")[0] in (module.partition(".")[0], "losskit")
+            if related and name not in HOMES and origin not in ("losskit", module):
+                return list(self.record(origin)["literals"].get(name, []))
+        return []
+
     def _read(self, module: str, spec: ModuleSpec) -> Record:
         file = str(spec.origin)
         stamp = _stamp(file)
@@ -202,7 +225,7 @@ def _on_path(module: str, path: Sequence[str]) -> ModuleSpec | None:
     portions: list[str] = []
     for entry in path:
         finder = pkgutil.get_importer(entry or str(Path.cwd()))
-        spec = None if finder is None else finder.find_spec(module)  # type: ignore[call-arg]
+        spec = None if finder is None else finder.find_spec(module)
         if spec is not None and spec.loader is not None:
             return spec
         portions.extend(spec.submodule_search_locations or () if spec else ())
@@ -260,9 +283,9 @@ def parse(source: str, module: str, file: str, *, is_package: bool = False) -> R
             imports.setdefault(local, target)
     local_classes = {node.name: node for node in statements if isinstance(node, ast.ClassDef)}
     literals = {
-        target.id: node.value
+        target.id: choices
         for node in statements
-        if isinstance(node, ast.Assign)
+        if isinstance(node, ast.Assign) and (choices := _choices(node.value))
         for target in node.targets
         if isinstance(target, ast.Name)
     }
@@ -275,8 +298,8 @@ def parse(source: str, module: str, file: str, *, is_package: bool = False) -> R
             return f"{module}.{text}"
         return imports.get(head, head) + dot + rest
 
-    classes = {name: _class(node, resolve, literals) for name, node in local_classes.items()}
-    return {"module": module, "imports": imports, "classes": classes}
+    classes = {name: _class(node, resolve) for name, node in local_classes.items()}
+    return {"module": module, "imports": imports, "literals": literals, "classes": classes}
 
 
 def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
@@ -303,14 +326,14 @@ def _imported(node: ast.stmt, module: str, is_package: bool) -> Iterator[tuple[s
             yield name.asname or name.name, f"{origin}.{name.name}"
 
 
-def _class(node: ast.ClassDef, resolve: Callable[[ast.expr], str], literals: dict[str, ast.expr]) -> Record:
+def _class(node: ast.ClassDef, resolve: Callable[[ast.expr], str]) -> Record:
     options = None
     for statement in node.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
-            options = _options(statement.args, literals)
+            options = _options(statement.args)
     decorators = {resolve(item.func if isinstance(item, ast.Call) else item) for item in node.decorator_list}
     if options is None and "dataclasses.dataclass" in decorators:
-        options = _dataclass_options(node, resolve, literals)
+        options = _dataclass_options(node, resolve)
     return {
         "line": node.lineno,
         "summary": (ast.get_docstring(node) or "").partition("\n")[0].strip(),
@@ -320,36 +343,34 @@ def _class(node: ast.ClassDef, resolve: Callable[[ast.expr], str], literals: dic
     }
 
 
-def _options(arguments: ast.arguments, literals: dict[str, ast.expr]) -> list[Record]:
+def _options(arguments: ast.arguments) -> list[Record]:
     positional = [*arguments.posonlyargs, *arguments.args][1:]
     missing = [None] * (len(positional) - len(arguments.defaults))
     pairs = [
         *zip(positional, [*missing, *arguments.defaults], strict=False),
         *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
     ]
-    return [_option(argument.arg, argument.annotation, default, literals) for argument, default in pairs]
+    return [_option(argument.arg, argument.annotation, default) for argument, default in pairs]
 
 
-def _dataclass_options(
-    node: ast.ClassDef, resolve: Callable[[ast.expr], str], literals: dict[str, ast.expr]
-) -> list[Record]:
+def _dataclass_options(node: ast.ClassDef, resolve: Callable[[ast.expr], str]) -> list[Record]:
     rows = []
     for field in node.body:
         if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
             continue
         if resolve(field.annotation).rpartition(".")[2] != "ClassVar":
-            rows.append(_option(field.target.id, field.annotation, field.value, literals))
+            rows.append(_option(field.target.id, field.annotation, field.value))
     return rows
 
 
-def _option(name: str, annotation: ast.expr | None, default: ast.expr | None, literals: dict[str, ast.expr]) -> Record:
+def _option(name: str, annotation: ast.expr | None, default: ast.expr | None) -> Record:
     annotation = _unquoted(annotation)
     return {
         "name": name,
         "type": "" if annotation is None else ast.unparse(annotation),
         "default": None if default is None else _plain(default),
         "required": default is None,
-        "choices": [] if annotation is None else _choices(annotation, literals),
+        "choices": [] if annotation is None else _choices(annotation),
     }
 
 
@@ -368,10 +389,8 @@ def _plain(node: ast.expr) -> Any:
         return ast.unparse(node)
 
 
-def _choices(annotation: ast.expr, literals: dict[str, ast.expr]) -> list[Any]:
-    """What `Literal[...]` allows anywhere in an annotation, also through a name given to it in the module."""
-    if isinstance(annotation, ast.Name) and annotation.id in literals:
-        return _choices(literals[annotation.id], {})
+def _choices(annotation: ast.expr) -> list[Any]:
+    """What `Literal[...]` allows anywhere in an annotation."""
     choices: list[Any] = []
     for node in ast.walk(annotation):
         if isinstance(node, ast.Subscript) and ast.unparse(node.value).rpartition(".")[2] == "Literal":

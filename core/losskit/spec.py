@@ -110,9 +110,7 @@ class Spec:
         if self.problem is not None and self.status != "ambiguous":
             raise self._error(self.problem.reason, self.problem.fix)
         try:
-            value: Any = _import(self.target.rpartition(":")[0])
-            for attribute in self.class_name.split("."):
-                value = getattr(value, attribute)
+            value = load_target(self.target)
             card = getattr(value, "card", None)
         except (Exception, SystemExit) as error:
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
@@ -160,8 +158,13 @@ _FILE_MODULE = "_losskit_file:"
 _file_imports = threading.RLock()
 
 
-def _import(module: str) -> ModuleType:
-    return _import_file(Path(module).resolve()) if module.endswith(".py") else importlib.import_module(module)
+def load_target(target: str) -> Any:
+    """Import "module", "module:attribute" or "path/file.py:attribute"."""
+    module, _, attributes = target.rpartition(":") if ":" in target else (target, "", "")
+    value: Any = _import_file(Path(module).resolve()) if module.endswith(".py") else importlib.import_module(module)
+    for attribute in filter(None, attributes.split(".")):
+        value = getattr(value, attribute)
+    return value
 
 
 def _import_file(file: Path) -> ModuleType:

@@ -1,0 +1,204 @@
+"""Builds components from names and options: what a recipe says, as objects."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from .errors import LosskitError, RecipeError, did_you_mean
+from .registry import get
+
+__all__ = ["build"]
+
+
+def build(
+    expression: str | Mapping[str, Any],
+    model: Any = None,
+    *,
+    kind: str = "loss",
+    execution: Any = None,
+) -> Any:
+    """Build a component, and all that its options name, with every option checked.
+
+    Args:
+        expression: a reference, or a mapping of `name` and options. Where an option takes a component, a
+            reference or such a mapping builds it, on the same model; objects are taken as they are.
+        model: the encoder that losses are built on.
+        kind: what the expression names; "loss" means wrappers as well.
+        execution: for the outermost loss: an `Execution`, its name, or a mapping of `name` and options.
+
+    Raises:
+        NotFoundError, AmbiguousError: a reference that names nothing, or several components.
+        PluginError: a component that cannot be loaded.
+        RecipeError: an unknown, missing or wrong option, by its path.
+
+    >>> build({"name": "cosent", "scale": 30}).scale
+    30.0
+    """
+    return _build(expression, kind, kind, _Context(model, execution))
+
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+@dataclass(frozen=True)
+class _Context:
+    model: Any
+    execution: Any = None
+
+
+def _build(expression: Any, kind: str, path: str, context: _Context) -> Any:
+    name, options = _split(expression, path)
+    spec = get(kind, name)
+    cls = spec.load()
+    parameters = {name: item for name, item in inspect.signature(cls).parameters.items() if item.kind not in _VARIADIC}
+    given = {}
+    if kind != "encoder" and "model" in parameters:
+        del parameters["model"]
+        given["model"] = context.model
+    if parameters.pop("execution", None) is not None and context.execution is not None:
+        from .execution import from_config
+
+        given["execution"] = from_config(context.execution)
+    elif context.execution is not None:
+        raise RecipeError(path, got=f"an execution, which {spec.name} does not take", fix="leave it out")
+    _check_names(options, parameters, spec.name, path)
+    inner = _Context(context.model)
+    for option, value in options.items():
+        annotation = _annotation(cls, parameters[option])
+        given[option] = _checked(
+            _resolved(value, annotation, f"{path}.{option}", inner), annotation, f"{path}.{option}"
+        )
+    try:
+        return cls(**given)
+    except LosskitError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{path} ({spec.name})", got=f"{type(error).__name__}: {error}") from error
+
+
+def _split(expression: Any, path: str) -> tuple[str, dict[str, Any]]:
+    options = {"name": expression} if isinstance(expression, str) else expression
+    if not isinstance(options, Mapping) or not isinstance(options.get("name"), str):
+        raise RecipeError(path, expected="a name, or a mapping with 'name'", got=repr(expression))
+    return options["name"], {key: value for key, value in options.items() if key != "name"}
+
+
+def _check_names(options: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter], name: str, path: str) -> None:
+    listed = f"an option of {name} ({', '.join(parameters) or 'it has none'})"
+    for option in options:
+        if option not in parameters:
+            fix = did_you_mean(option, parameters) or "remove it"
+            raise RecipeError(f"{path}.{option}", expected=listed, got="an unknown one", fix=fix)
+    for parameter in parameters.values():
+        if (
+            parameter.default is parameter.empty
+            and parameter.name not in options
+            and parameter.kind.name != "VAR_KEYWORD"
+        ):
+            raise RecipeError(f"{path}.{parameter.name}", expected="a value", got="none", fix=f"{name} needs it")
+
+
+# Annotations
+
+
+def _kinds() -> dict[Any, str]:
+    """Which kind of component each annotation stands for."""
+    from . import loss, protocols
+
+    return {
+        loss.Loss: "loss",
+        protocols.LossProtocol: "loss",
+        protocols.Encoder: "encoder",
+        protocols.Regularizer: "regularizer",
+        protocols.Weighting: "weighting",
+        protocols.Similarity: "similarity",
+    }
+
+
+def _annotation(cls: type, parameter: inspect.Parameter) -> Any:
+    """The type of a parameter; what only type checkers import is taken from losskit, or is anything."""
+    annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
+    if not isinstance(annotation, str):
+        return annotation
+    constructor: Any = cls.__init__  # type: ignore[misc]
+    names = ChainMap(inspect.unwrap(constructor).__globals__, {item.__name__: item for item in _kinds()})
+    try:
+        return eval(annotation, {}, names)
+    except (NameError, TypeError):
+        return Any
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _resolved(value: Any, annotation: Any, path: str, context: _Context) -> Any:
+    """A value with the components that it names in the places of such annotations built."""
+    members, kinds = _members(annotation), _kinds()
+    named = isinstance(value, str) or (isinstance(value, Mapping) and "name" in value)
+    for member in members:
+        bases = member.__mro__ if isinstance(member, type) else ()
+        kind = next((kinds[base] for base in bases if base in kinds), None)
+        if named and kind is not None and not (isinstance(value, str) and str in members):
+            return _build(value, kind, path, context)
+    for member in members:
+        origin, item = get_origin(member), (get_args(member) or (Any,))
+        if isinstance(value, Mapping) and _is(origin, Mapping):
+            return {key: _resolved(each, item[-1], f"{path}.{key}", context) for key, each in value.items()}
+        if isinstance(value, list | tuple) and _is(origin, Sequence):
+            items = [_resolved(each, item[0], f"{path}.{index}", context) for index, each in enumerate(value)]
+            return tuple(items) if origin is tuple else items
+    return value
+
+
+def _is(origin: Any, container: type) -> bool:
+    return isinstance(origin, type) and issubclass(origin, container)
+
+
+def _checked(value: Any, annotation: Any, path: str) -> Any:
+    """A value as its annotation has it: lists fill tuples, but no text becomes a number."""
+    from pydantic import ConfigDict, PydanticSchemaGenerationError, ValidationError, create_model
+
+    if annotation is Any:
+        return value
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    try:
+        checker: Any = create_model("Option", __config__=config, value=(annotation, ...))
+    except PydanticSchemaGenerationError:
+        return value  # an annotation that pydantic has no schema for leaves the check to the constructor
+    try:
+        # Strict JSON has exactly the rules of recipes; what JSON cannot hold is checked as the object it is.
+        if _is_plain(value):
+            return checker.model_validate_json(json.dumps({"value": value})).value
+        return checker.model_validate({"value": value}).value
+    except ValidationError as error:
+        errors = error.errors()
+        if len(errors) == 1:
+            path, value = ".".join([path, *map(str, errors[0]["loc"][1:])]), errors[0]["input"]
+        expected = " or ".join(dict.fromkeys(_wanted(item["msg"]) for item in errors))
+        raise RecipeError(path, expected=expected, got=repr(value)) from error
+
+
+def _wanted(message: str) -> str:
+    """What pydantic asks for.
+
+    >>> _wanted("Input should be a valid number")
+    'a valid number'
+    """
+    return message.removeprefix("Input should be ")
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str | int) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (str, int, float, bool)

@@ -1,0 +1,93 @@
+"""The README.md of a trained model, with front matter for the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from losskit import Encoder, Loss
+
+from .run import rows_of_metrics
+
+__all__ = ["model_card"]
+
+INCUMBENT = {
+    "dense": "SentenceTransformer",
+    "sparse": "SparseEncoder",
+    "multi-vector": "MultiVectorEncoder",
+    "cross-encoder": "CrossEncoder",
+}
+USAGE = {
+    "dense": 'embeddings = model.encode(["How do I clean a kettle?", "Boil vinegar in it."])',
+    "sparse": 'embeddings = model.encode(["How do I clean a kettle?", "Boil vinegar in it."])',
+    "multi-vector": 'embeddings = model.encode(["How do I clean a kettle?"], role="query")',
+    "cross-encoder": 'scores = model.encode([("How do I clean a kettle?", "Boil vinegar in it.")])',
+}
+TASKS = {"dense": "sentence-similarity", "cross-encoder": "text-ranking"}
+
+
+def model_card(
+    *,
+    name: str,
+    encoder: Encoder,
+    loss: Any,
+    recipe: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> str:
+    """A model card in Markdown.
+
+    Args:
+        name: of the model's folder.
+        encoder: what was trained.
+        loss: what it was trained with.
+        recipe: filled in.
+        metrics: as in metrics.json.
+        provenance: as in provenance.json.
+    """
+    losses = [type(each).__name__ for _, each in loss.tree()] if isinstance(loss, Loss) else [type(loss).__name__]
+    family = encoder.family
+    environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    return environment.from_string(_template()).render(
+        front_matter=_front_matter(family, losses, recipe),
+        title=name,
+        summary=_summary(family, encoder.dimension, losses, recipe),
+        usage=USAGE[family],
+        incumbent=INCUMBENT[family],
+        metrics=rows_of_metrics(metrics["before"], metrics["after"]),
+        train=metrics["train"],
+        data=[(part, file) for part, each in provenance["data"].items() for file in each],
+        recipe=yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True),
+        versions=", ".join(f"{package} {version}" for package, version in provenance["versions"].items()),
+        components=provenance["components"],
+        citation=loss.citation if isinstance(loss, Loss) else "",
+    )
+
+
+def _template() -> str:
+    return files("losskit_plugins.training").joinpath("model_card.md.jinja").read_text(encoding="utf-8")
+
+
+def _front_matter(family: str, losses: list[str], recipe: Mapping[str, Any]) -> str:
+    base = recipe["encoder"].get("model")
+    entries: dict[str, Any] = {
+        "library_name": "sentence-transformers",
+        "pipeline_tag": TASKS.get(family, "feature-extraction"),
+        "tags": ["sentence-transformers", "losskit", family, *(f"loss:{name}" for name in losses)],
+    }
+    # The hub shows where a model comes from, if the name can be one of the hub's and not a folder's.
+    if isinstance(base, str) and base.count("/") == 1 and not Path(base).exists() and not base.startswith((".", "/")):
+        entries["base_model"] = base
+    return yaml.safe_dump(entries, sort_keys=False)
+
+
+def _summary(family: str, dimension: int | None, losses: list[str], recipe: Mapping[str, Any]) -> str:
+    kind = "cross-encoder" if family == "cross-encoder" else f"{family} text encoder"
+    width = f" of {dimension} dimensions" if dimension is not None and family != "cross-encoder" else ""
+    wrapped = " around ".join(f"`{name}`" for name in losses)
+    return f"A {kind}{width}, trained from `{recipe['encoder'].get('model')}` with {wrapped}."

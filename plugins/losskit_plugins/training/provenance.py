@@ -1,0 +1,65 @@
+"""Where a trained model comes from: versions, components, data."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from losskit import Loss, get
+from losskit.registry import name_of
+
+__all__ = ["fingerprint", "provenance"]
+
+
+def provenance(loss: nn.Module, encoder: Any, data: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """What provenance.json holds.
+
+    Args:
+        loss: as it was trained.
+        encoder: as it was trained.
+        data: per part ("train", "eval") its files, as `fingerprint` describes them.
+    """
+    packages = ("losskit", "torch", "transformers")
+    return {
+        "schema": 1,
+        "versions": {**{name: version(name) for name in packages}, "python": platform.python_version()},
+        "components": _components(loss, encoder),
+        "data": {part: list(files) for part, files in data.items()},
+    }
+
+
+def fingerprint(file: Path, rows: int) -> dict[str, Any]:
+    """A data file by name, hash and size.
+
+    Args:
+        file: as it lies on disk, compressed or not.
+        rows: that were read from it.
+    """
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"path": str(file), "sha256": digest, "rows": rows}
+
+
+def _components(loss: nn.Module, encoder: Any) -> list[dict[str, str]]:
+    losses = [each for _, each in loss.tree()] if isinstance(loss, Loss) else [loss]
+    classes: dict[type, str] = {type(encoder): "encoder"} | {type(each): "loss" for each in losses}
+    if encoder.family != "cross-encoder":
+        classes |= {type(each.scorer): "similarity" for each in losses if isinstance(each, Loss)}
+    specs = [get(kind, name_of(cls)) for cls, kind in classes.items()]
+    return [
+        # The path of the file says something of the machine and nothing of the component.
+        {
+            "kind": spec.kind,
+            "name": spec.name,
+            "target": spec.target,
+            **spec.provenance(),
+            "file": Path(spec.file or "").name,
+        }
+        for spec in specs
+    ]

@@ -1,0 +1,89 @@
+"""The quickstart: a tiny encoder learns to match questions with answers, from nothing and without a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+__all__ = ["OUTPUT", "is_quickstart", "recipe", "write_inputs"]
+
+OUTPUT = Path("runs/quickstart")
+SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+INPUTS = "quickstart"
+"""The folder, inside the run, of the texts and the untrained encoder."""
+
+
+def recipe(run: Path) -> dict[str, Any]:
+    """The quickstart's recipe, for inputs that lie in a run's folder."""
+    inputs = run / INPUTS
+    columns = {"anchor": "question", "positive": "answer"}
+    return {
+        "encoder": {"name": "dense", "model": str(inputs / "encoder"), "pooling": "mean"},
+        "data": {
+            "train": {"path": str(inputs / "train.jsonl"), "columns": columns},
+            "eval": {"path": str(inputs / "eval.jsonl"), "columns": columns, "metrics": ["retrieval"]},
+        },
+        "loss": {"name": "multiple-negatives-ranking", "scale": 20},
+        "training": {
+            "epochs": 8, "batch_size": 32, "learning_rate": 5e-4, "warmup_steps": 0.1, "logging_steps": 5,
+            "eval_strategy": "epoch", "save_strategy": "no",
+        },
+    }  # fmt: skip
+
+
+def write_inputs(run: Path) -> None:
+    """Write texts, a tokenizer trained on them, and an untrained transformer into a run's folder."""
+    inputs = run / INPUTS
+    inputs.mkdir(parents=True)
+    for name in ("train.jsonl", "eval.jsonl"):
+        (inputs / name).write_text(_packaged(name), encoding="utf-8")
+    rows = [json.loads(line) for line in _packaged("train.jsonl").splitlines()]
+    _write_encoder(inputs / "encoder", (text for row in rows for text in row.values()))
+
+
+def is_quickstart(run: Path) -> bool:
+    """Whether a folder holds a run of the quickstart, finished or not."""
+    return (run / INPUTS / "encoder" / "config.json").is_file()
+
+
+def _packaged(name: str) -> str:
+    return files("losskit_plugins.training").joinpath("quickstart_data", name).read_text(encoding="utf-8")
+
+
+def _write_encoder(folder: Path, texts: Iterable[str]) -> None:
+    """A WordPiece tokenizer of the texts' own words, and a BERT of two layers with random weights."""
+    import torch
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=_word_pieces(texts),
+        model_max_length=64,
+        **{f"{name}_token": token for name, token in SPECIAL.items()},
+    )
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _word_pieces(texts: Iterable[str]) -> Any:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL["unk"]))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=2000, special_tokens=[*SPECIAL.values()], show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    cls, sep = SPECIAL["cls"], SPECIAL["sep"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}", pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (cls, sep)],
+    )  # fmt: skip
+    return tokenizer

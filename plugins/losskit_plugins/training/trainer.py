@@ -1,0 +1,269 @@
+"""`Trainer`: transformers' Trainer with a loss as the trained module."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import Trainer as TransformersTrainer
+
+from losskit import Encoder, Loss, LossError
+from losskit.adapt import view
+from losskit_plugins.data.collator import Collator
+from losskit_plugins.data.samplers import NoDuplicatesBatchSampler
+
+from .averages import Averages
+from .diagnostics import Diagnostics
+from .owned import load_owned, save_owned, set_clock
+
+__all__ = ["Evaluation", "Trainer", "needs_distinct_texts"]
+
+Evaluation = Callable[[Encoder], Mapping[str, float]]
+"""An encoder to its metrics by name."""
+
+UNSERVED = {
+    "fsdp": "sharded parameters cannot be saved as an encoder; use DistributedDataParallel",
+    "deepspeed": "sharded parameters cannot be saved as an encoder; use DistributedDataParallel",
+    "label_smoothing_factor": "it smooths the labels of a classifier",
+    "neftune_noise_alpha": "it needs a model with input embeddings of its own",
+    "use_liger_kernel": "it patches language models",
+    "auto_find_batch_size": "a smaller batch would change an in-batch loss; use execution grad-cache",
+    "push_to_hub": "upload the finished folder with `hf upload`",
+}
+"""Training arguments that cannot hold here, and why."""
+
+
+class Trainer(TransformersTrainer):
+    """Trains an encoder with a loss; the loss module is what is trained.
+
+    So what the loss owns (parameters, memory) is synchronised over processes, clipped, saved and resumed. A
+    checkpoint is a model folder with `loss.safetensors` and the trainer's state beside it.
+
+    Args:
+        model: the encoder; None where the loss was built with it.
+        loss: a `losskit.Loss`, or a module that meets `LossProtocol` with the encoder as its child `model`.
+        train_dataset: rows by column name.
+        args: transformers' training arguments.
+        collator: rows to `{"inputs": [features per column], "labels": tensor}`; None: one for this loss and
+            columns of the names in its card.
+        evaluation: the encoder to metrics by name, asked wherever `args` schedule an evaluation.
+        batch_sampler: "no-duplicates" draws batches in which no text occurs twice, "random" any; "auto" takes the
+            former where other rows serve as negatives (`needs_distinct_texts`).
+        callbacks: further ones of transformers.
+        optimizers: an optimizer and a schedule instead of those of `args`.
+
+    Raises:
+        LossError: no loss, another model than the loss has, or arguments that cannot hold here.
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        loss: nn.Module | None = None,
+        train_dataset: Any = None,
+        args: TrainingArguments | None = None,
+        collator: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]] | None = None,
+        *,
+        evaluation: Evaluation | None = None,
+        batch_sampler: str = "auto",
+        callbacks: Sequence[TrainerCallback] = (),
+        optimizers: tuple[torch.optim.Optimizer | None, Any] = (None, None),
+    ) -> None:
+        loss = _with_model(loss, model)
+        args = _served(args if args is not None else TrainingArguments(), loss)
+        self.evaluation = evaluation
+        self.batch_sampler = batch_sampler
+        self._averages = Averages()
+        self._diagnostics = Diagnostics(loss) if isinstance(loss, Loss) else None
+        super().__init__(
+            model=loss,
+            args=args,
+            data_collator=collator if collator is not None else Collator(loss),
+            train_dataset=train_dataset,
+            # transformers asks for a data set wherever evaluation is scheduled; ours is part of `evaluation`.
+            eval_dataset=evaluation,
+            callbacks=list(callbacks),
+            optimizers=optimizers,
+        )
+        self.remove_callback(PrinterCallback)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The trained encoder."""
+        return self.model.encoder if isinstance(self.model, Loss) else view(self.model.model)
+
+    # Data
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches in an order that seed and epoch determine."""
+        if isinstance(self.train_dataset, IterableDataset) or not self._distinct_texts():
+            return super().get_train_dataloader()
+        args = self.args
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=NoDuplicatesBatchSampler(
+                self.train_dataset,
+                batch_size=self._train_batch_size,
+                drop_last=args.dataloader_drop_last,
+                seed=args.data_seed if args.data_seed is not None else args.seed,
+            ),
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+        )
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
+
+    def _distinct_texts(self) -> bool:
+        if self.batch_sampler not in ("auto", "no-duplicates", "random"):
+            raise LossError("batch_sampler", expected="auto, no-duplicates or random", got=repr(self.batch_sampler))
+        return self.batch_sampler == "no-duplicates" or (
+            self.batch_sampler == "auto" and needs_distinct_texts(self.model)
+        )
+
+    def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
+        return dataset  # The collator knows its columns; the loss's signature does not.
+
+    def _get_collator_with_removed_columns(self, data_collator: Any, description: str | None = None) -> Any:
+        return data_collator
+
+    # Steps
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """One forward and backward, the loss knowing where the training stands."""
+        set_clock(self.model, seed=self.args.seed, step=self.state.global_step, steps=self.state.max_steps)
+        if self._diagnostics is not None:
+            self._diagnostics.forget()
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The sum of the loss's components, which are kept for the next log.
+
+        Raises:
+            LossError: it is not finite.
+        """
+        value = model(inputs["inputs"], inputs.get("labels"))
+        components = value if isinstance(value, dict) else {}
+        total = torch.stack([*components.values()]).sum() if components else value
+        if not bool(torch.isfinite(total)):
+            raise self._not_finite(total, components)
+        self._averages.add(components)
+        return (total, value) if return_outputs else total
+
+    def _not_finite(self, total: Tensor, components: Mapping[str, Tensor]) -> LossError:
+        bad = [name for name, value in components.items() if not bool(torch.isfinite(value))]
+        where = f" in {', '.join(bad)}" if bad else ""
+        return LossError(
+            f"{type(self.model).__name__} at step {self.state.global_step + 1}",
+            expected="a finite value",
+            got=f"{total.item()}{where}",
+            fix="lower the learning rate, warm up longer, or train in bf16 or fp32 instead of fp16",
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log; beside the training loss also its components and the diagnostics of the last batch."""
+        if "loss" in logs:
+            measured = self._diagnostics.measure() if self._diagnostics is not None else {}
+            logs = {**self._averages.pop(), **logs, **measured}
+        super().log(logs, start_time)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """The metrics of `evaluation`; computed once and told to every process.
+
+        Args:
+            eval_dataset: an evaluation instead of the trainer's own.
+            ignore_keys: taken for the sake of the base class, and unused.
+            metric_key_prefix: put before each name.
+
+        Raises:
+            LossError: there is nothing to evaluate with.
+        """
+        evaluation: Evaluation | None = eval_dataset if eval_dataset is not None else self.evaluation
+        if evaluation is None:
+            raise LossError("Trainer.evaluation", expected="a function from encoder to metrics", got="None")
+        found = [dict(evaluation(self.encoder)) if self.is_world_process_zero() else {}]
+        broadcast_object_list(found)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found[0].items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    # Checkpoints
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        self.encoder.save(folder)
+        save_owned(self.model, folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        saved = type(self.encoder).load(folder)
+        _module(self.encoder).load_state_dict(_module(saved).state_dict())
+        load_owned(self.model, folder)
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+
+
+def _module(encoder: Any) -> nn.Module:
+    """What holds an encoder's parameters: itself, or the model that it is a view of."""
+    return encoder if isinstance(encoder, nn.Module) else encoder.model
+
+
+def needs_distinct_texts(loss: nn.Module) -> bool:
+    """Whether a text that occurs twice in a batch would be taken for its own negative.
+
+    So it is where the loss of a row is formed against the other rows and no label says which of them are like it:
+    formats without labels, and `row_wise`, "the mean over rows given all columns".
+    """
+    return isinstance(loss, Loss) and loss.row_wise and any(each.labels == "none" for each in loss.formats)
+
+
+def _with_model(loss: nn.Module | None, model: Any) -> nn.Module:
+    """The loss with its model, as the one module that is trained."""
+    if not isinstance(loss, nn.Module):
+        raise LossError("Trainer.loss", expected="a loss", got=type(loss).__name__, fix="Trainer(model, loss, ...)")
+    if loss.model is None:
+        for _, each in loss.tree() if isinstance(loss, Loss) else [("", loss)]:
+            each.model = model
+    elif model is not None and loss.model is not model:
+        raise LossError(
+            "Trainer.model", expected=f"the model of {type(loss).__name__}", got="another one",
+            fix="leave out the model, or build the loss with this one",
+        )  # fmt: skip
+    return loss
+
+
+def _served(args: TrainingArguments, loss: nn.Module) -> TrainingArguments:
+    """A copy of the arguments as transformers' Trainer shall see them."""
+    for name, why in UNSERVED.items():
+        if getattr(args, name):
+            raise LossError(f"training argument {name}", expected="it left out", got=repr(getattr(args, name)), fix=why)
+    args = copy.copy(args)
+    args.logging_nan_inf_filter = False  # What is not finite is an error here, and never replaced.
+    args.dataloader_pin_memory = args.dataloader_pin_memory and args.device.type != "cpu"
+    if args.activation_checkpointing:
+        options = {"use_reentrant": False, **(args.activation_checkpointing_kwargs or {})}
+        for module in loss.modules():
+            if isinstance(module, PreTrainedModel):
+                module.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+        args.activation_checkpointing = False  # transformers would look for the method on the loss.
+    if args.n_gpu > 1:
+        args._n_gpu = 1  # DataParallel would cut the batch, and so the negatives; torchrun starts several processes.
+    return args

@@ -1,0 +1,143 @@
+"""Where a run is written until it is whole: a folder beside the output, renamed at the end."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from losskit.errors import ModelError, RecipeError
+
+__all__ = ["Workspace"]
+
+STATE = "trainer_state.json"
+
+
+@dataclass
+class Workspace:
+    """The folder of an unfinished run, `NAME.partial` beside the output `NAME`.
+
+    Args:
+        output: where the finished run shall be.
+        resume: go on from the last checkpoint, of an unfinished run or of a finished one.
+        force: replace what is there.
+        replaceable: whether an existing output may be replaced unasked.
+    """
+
+    output: Path
+    resume: bool = False
+    force: bool = False
+    replaceable: Callable[[Path], bool] = field(default=lambda output: False)
+
+    def __post_init__(self) -> None:
+        self._made: list[Path] = []
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is written."""
+        return self.output.with_name(f"{self.output.name}.partial")
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints lie while it runs; they stay in the finished run."""
+        return self.folder / "checkpoints"
+
+    def check(self) -> None:
+        """Refuse an output that would be overwritten; writes nothing.
+
+        Raises:
+            RecipeError: the output is a file, or is not empty, or a run into it was left unfinished.
+        """
+        if self.resume and self.force:
+            raise RecipeError("--resume and --force", expected="one of them", got="both")
+        if self.output.exists() and not self.output.is_dir():
+            raise RecipeError(f"output {self.output}", expected="a folder", got="a file", fix="choose another output")
+        if self.resume or self.force:
+            return
+        if _filled(self.output) and not self.replaceable(self.output):
+            raise RecipeError(
+                f"output {self.output}", expected="a new or an empty folder", got="one that is not empty",
+                fix="choose another output, or give --force to replace it, or --resume to train on",
+            )  # fmt: skip
+        if self.folder.exists() and not self._leftover_is_replaceable():
+            raise RecipeError(
+                f"output {self.output}", expected="no unfinished run", got=f"one in {self.folder}",
+                fix="give --resume to go on with it, or --force to start over",
+            )  # fmt: skip
+
+    def open(self) -> Path | None:
+        """Make the folder, and say which checkpoint to go on from.
+
+        Raises:
+            RecipeError: the output cannot be written, or it is finished and kept no checkpoint.
+        """
+        checkpoint = self._last_checkpoint() if self.resume else None
+        if self.resume and checkpoint is None and _filled(self.output):
+            raise RecipeError(
+                f"--resume into {self.output}", expected="a run that kept a checkpoint", got="a finished one without",
+                fix="give --force to train it anew, or choose another output",
+            )  # fmt: skip
+        if checkpoint is None or self.folder not in checkpoint.parents:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._remove_made()
+            raise RecipeError(
+                f"output {self.output}", expected="a place that can be written", got=error.strerror or str(error),
+                fix="choose another output",
+            ) from error  # fmt: skip
+        return checkpoint
+
+    def earlier(self, name: str) -> Path | None:
+        """A file of the run that is gone on with, if there is one."""
+        places = (self.folder, self.output) if self.resume else ()
+        return next((place / name for place in places if (place / name).exists()), None)
+
+    def finish(self) -> None:
+        """Put the finished run in its place.
+
+        Raises:
+            ModelError: the folder could not be renamed; the run is kept where it is.
+        """
+        old = self.output.with_name(f"{self.output.name}.replaced")
+        try:
+            shutil.rmtree(old, ignore_errors=True)
+            if self.output.exists():
+                self.output.rename(old)
+            self.folder.rename(self.output)
+        except OSError as error:
+            raise ModelError(
+                f"output {self.output}", got=error.strerror or str(error), fix=f"the finished run is in {self.folder}"
+            ) from error
+        shutil.rmtree(old, ignore_errors=True)
+
+    def abandon(self) -> Path | None:
+        """After a failure: keep the folder if a run can go on from it, else leave nothing; returns what is kept."""
+        if self._last_checkpoint(self.checkpoints) is not None:
+            return self.folder
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._remove_made()
+        return None
+
+    def _remove_made(self) -> None:
+        for path in self._made:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+    def _leftover_is_replaceable(self) -> bool:
+        return not _filled(self.folder) or self.replaceable(self.folder)
+
+    def _last_checkpoint(self, *places: Path) -> Path | None:
+        """The checkpoint with the most steps that was written to its end, of the unfinished run first."""
+        for place in places or (self.checkpoints, self.output / "checkpoints"):
+            whole = [state.parent for state in place.glob(f"checkpoint-*/{STATE}")]
+            if whole:
+                return max(whole, key=lambda path: int(path.name.rpartition("-")[2]))
+        return None
+
+
+def _filled(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
+from . import registry
 from .errors import LossError, LosskitError
 from .execution import inner_module
 from .output import Output
 from .protocols import Encoder, Features
-from . import registry
 
 __all__ = ["DictEncoder", "view"]
 
@@ -19,24 +19,24 @@ __all__ = ["DictEncoder", "view"]
 def view(model: Any) -> Encoder:
     """A model as an encoder: itself, adopted by an encoder plugin, or a module that returns a dict.
 
-    A wrapper for distributed training or compilation is looked through; execution knows how to call it.
+    A wrapper for distributed training is looked through; execution knows how to call it.
 
     Raises:
         LossError: nothing that could encode.
     """
-    inner = inner_module(model)
-    compiled_from = getattr(inner, "_orig_mod", inner)
-    if isinstance(compiled_from, Encoder):
-        return inner if isinstance(inner, Encoder) else compiled_from
+    inner: Any = inner_module(model)
+    if isinstance(inner, Encoder):
+        return inner
     for spec in registry.find(kind="encoder", status="ok"):
         try:
-            adopted: Encoder | None = spec.load().adapt(compiled_from)
+            plugin: Any = spec.load()
         except LosskitError:
             continue  # a plugin that fails to load is reported by name where somebody asks for it
+        adopted: Encoder | None = plugin.adapt(inner)
         if adopted is not None:
             return adopted
     if isinstance(inner, nn.Module):
-        return DictEncoder(inner)
+        return cast(Encoder, DictEncoder(inner))
     raise LossError(
         "model",
         expected="an encoder, a sentence-transformers model, or a module whose forward(features) returns a dict",
@@ -77,6 +77,8 @@ class DictEncoder:
     def __call__(self, features: Features, needs: Sequence[str] = ()) -> Output:
         """Encode by calling the module on a copy of the features."""
         made = self.module(dict(features))
+        if isinstance(made, Output):
+            return made
         if not isinstance(made, Mapping):
             raise LossError(
                 f"{type(self.module).__name__}.forward", expected="a dict of tensors", got=type(made).__name__

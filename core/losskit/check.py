@@ -46,7 +46,9 @@ def check_batch(
         if not fitting:
             wanted = " or ".join(f"({', '.join(item.inputs)})" for item in formats)
             raise LossError(
-                f"the batch for {name}", expected=f"columns {wanted}", got=f"{len(columns)} columns",
+                f"the batch for {name}",
+                expected=f"columns {wanted}",
+                got=f"{len(columns)} columns",
                 fix="drop the columns it does not use, or choose a loss for this data",
             )
     _check_labels(name, fitting, columns, labels)
@@ -72,8 +74,10 @@ def _check_labels(name: str, formats: Sequence[Format], columns: Sequence[Output
         return
     if kinds == {"none"}:
         raise LossError(
-            f"labels for {name}", expected="none, for it learns from the columns alone",
-            got=f"a tensor of shape {list(labels.shape)}", fix="drop the label column, or choose a loss that uses it",
+            f"labels for {name}",
+            expected="none, for it learns from the columns alone",
+            got=f"a tensor of shape {list(labels.shape)}",
+            fix="drop the label column, or choose a loss that uses it",
         )
     allowed = {kind: _label_shapes(kind, columns) for kind in kinds - {"none"}}
     if not any(_shape_fits(tuple(labels.shape), shape) for shapes in allowed.values() for shape in shapes):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from . import registry
 from .adapt import view
 from .batch import is_raw, preprocess, query_document_pairs
 from .card import Card, Format
@@ -21,7 +22,6 @@ from .features import move, unload
 from .math.precision import full_precision
 from .output import Output
 from .protocols import Encoder, Features, Similarity
-from . import registry
 
 __all__ = ["Loss", "Value"]
 
@@ -75,7 +75,8 @@ class Loss(nn.Module):
         self, columns: Sequence[Output], labels: Tensor | None, rows: slice
     ) -> int | Tensor | dict[str, Tensor]:
         """What the mean over slices of rows is weighted by; a tensor on the device, or the number of rows."""
-        return rows.stop - rows.start
+        count: int = rows.stop - rows.start
+        return count
 
     def draw(self, generator: torch.Generator, sizes: Sequence[int]) -> Any:
         """Random numbers for one forward, given the number of tuples of each column; kept as `self.drawn`."""
@@ -144,7 +145,9 @@ class Loss(nn.Module):
         """
         if self.model is None:
             raise LossError(
-                f"{type(self).__name__}.model", expected="an encoder", got="None",
+                f"{type(self).__name__}.model",
+                expected="an encoder",
+                got="None",
                 fix="build it with a model, or call compute_loss_from_embeddings",
             )
         if self._view is None or self._view[0] is not self.model:
@@ -161,7 +164,9 @@ class Loss(nn.Module):
         """
         if self._progress is None:
             raise LossError(
-                f"{type(self).__name__}.progress", expected="to be set by the trainer", got="nothing",
+                f"{type(self).__name__}.progress",
+                expected="to be set by the trainer",
+                got="nothing",
                 fix="add losskit.ProgressCallback() to the trainer's callbacks, or call loss.set_clock",
             )
         return self._progress
@@ -214,7 +219,8 @@ class Loss(nn.Module):
         missing = [name for name in names if name not in self.__dict__ and name not in self._modules]
         if missing:
             raise LossError(
-                f"{type(self).__name__}.__init__", expected="every argument stored under its own name",
+                f"{type(self).__name__}.__init__",
+                expected="every argument stored under its own name",
                 got=f"no attribute {', '.join(missing)}",
             )
         return {name: _plain(getattr(self, name)) for name in names}
@@ -244,14 +250,17 @@ class Loss(nn.Module):
         """
         own = self.owned_state()
         if own.keys() != state.keys():
-            raise LossError(f"the saved state of {type(self).__name__}", expected=f"{sorted(own)}", got=f"{sorted(state)}")
+            raise LossError(
+                f"the saved state of {type(self).__name__}", expected=f"{sorted(own)}", got=f"{sorted(state)}"
+            )
         buffers = dict(self.named_buffers())
         parameters = dict(self.named_parameters())
         for key, value in state.items():
             if key in parameters and parameters[key].shape != value.shape:
                 raise LossError(
                     f"the saved {key} of {type(self).__name__}",
-                    expected=f"shape {list(parameters[key].shape)}", got=f"{list(value.shape)}",
+                    expected=f"shape {list(parameters[key].shape)}",
+                    got=f"{list(value.shape)}",
                 )
         with torch.no_grad():
             for key, value in state.items():
@@ -345,16 +354,20 @@ class Loss(nn.Module):
         longer, labels = self.observe(columns, labels)
         if longer[0].tuples != columns[0].tuples and not self.row_wise:
             raise LossError(
-                type(self).__name__, expected="a row-wise loss around one that adds rows to the batch",
-                got="one that compares all rows", fix="train with the inner loss alone",
+                type(self).__name__,
+                expected="a row-wise loss around one that adds rows to the batch",
+                got="one that compares all rows",
+                fix="train with the inner loss alone",
             )
         return longer, labels
 
     def _weighted(self, column: Output, weight: Tensor) -> Output:
         if not self.takes_weights:
             raise LossError(
-                f"sample weights for {type(self).__name__}", expected="none, for it cannot use them",
-                got=f"{weight.numel()} weights", fix="drop the weight column, or choose a loss that uses it",
+                f"sample weights for {type(self).__name__}",
+                expected="none, for it cannot use them",
+                got=f"{weight.numel()} weights",
+                fix="drop the weight column, or choose a loss that uses it",
             )
         return Output(column.embedding, column.mask, column.layers, {**column.parts, "weight": weight}, column.lists)
 
@@ -405,7 +418,8 @@ class Loss(nn.Module):
         parts = [self.denominator(columns, labels, slice(*ends[rank : rank + 2])) for rank in range(len(tuples))]
         mine = self.denominator(columns, labels, rows)
         if not isinstance(value, dict):
-            return value * _share(mine, parts, None)
+            share: Tensor = value * _share(mine, parts, None)
+            return share
         return {key: each * _share(mine, parts, key) for key, each in value.items()}
 
 

@@ -39,10 +39,25 @@ class Encoder(Protocol):
     hides them; `padding`, a mapping of feature names to their padding value; `decode(features)` to texts.
     """
 
-    family: str
-    similarity: str
-    dimension: int | None
-    normalized: bool
+    @property
+    def family(self) -> str:
+        """One of `losskit.card.FAMILIES`."""
+        ...
+
+    @property
+    def similarity(self) -> str:
+        """The name of the similarity its embeddings are made for."""
+        ...
+
+    @property
+    def dimension(self) -> int | None:
+        """The width of its embeddings, if known."""
+        ...
+
+    @property
+    def normalized(self) -> bool:
+        """Whether its embeddings have unit length."""
+        ...
 
     def preprocess(self, texts: Sequence[Any], *, role: str = "text", prompt: str | None = None) -> Features:
         """Tokenise n texts, or (query, document) pairs; `role` is "text", "query" or "document"."""

@@ -62,7 +62,8 @@ class ScoreLoss(Loss):
             raise LossError(f"{name}.activation", expected=f"one of {', '.join(ACTIVATIONS)}", got=repr(activation))
         if model is not None and similarity is not None and self.encoder.family == "cross-encoder":
             raise LossError(
-                f"{name}.similarity", expected="None with a cross-encoder, which gives scores itself",
+                f"{name}.similarity",
+                expected="None with a cross-encoder, which gives scores itself",
                 got=repr(similarity),
             )
 
@@ -92,8 +93,10 @@ class ScoreLoss(Loss):
             assert first.embedding is not None
             if first.embedding.ndim != 1:
                 raise LossError(
-                    f"scores for {type(self).__name__}", expected="one score per pair",
-                    got=f"{first.embedding.shape[1]} per pair", fix="give the cross-encoder num_labels=1",
+                    f"scores for {type(self).__name__}",
+                    expected="one score per pair",
+                    got=f"{first.embedding.shape[1]} per pair",
+                    fix="give the cross-encoder num_labels=1",
                 )
             return first.embedding, first.lists or (1,) * first.items
         documents = columns[1:]

@@ -84,19 +84,25 @@ class Wrapper(Loss):
         for path, loss in self.inner.items():
             if not isinstance(loss, Loss):
                 raise LossError(
-                    f"{name}.{path}", expected="a losskit.Loss", got=type(loss).__name__,
+                    f"{name}.{path}",
+                    expected="a losskit.Loss",
+                    got=type(loss).__name__,
                     fix="a plain module can train, but not be wrapped: derive it from losskit.Loss",
                 )
             if loss.model is not self.model:
                 raise LossError(
-                    f"{name}.{path}", expected="the model that the wrapper has", got="another model",
+                    f"{name}.{path}",
+                    expected="the model that the wrapper has",
+                    got="another model",
                     fix="build both with the same model object",
                 )
         values = {loss._execution for _, loss in self.tree() if loss._execution is not None}
         if len(values) > 1:
             raise LossError(
-                f"{name}.execution", expected="one value for a loss and all it wraps",
-                got=" and ".join(sorted(map(repr, values))), fix="give it to the outermost loss only",
+                f"{name}.execution",
+                expected="one value for a loss and all it wraps",
+                got=" and ".join(sorted(map(repr, values))),
+                fix="give it to the outermost loss only",
             )
 
 

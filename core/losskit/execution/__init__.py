@@ -4,4 +4,14 @@ from .gather import gather, world_size
 from .run import encode, inner_module
 from .values import Direct, Execution, GradCache, from_config, to_config
 
-__all__ = ["Direct", "Execution", "GradCache", "encode", "from_config", "gather", "inner_module", "to_config", "world_size"]
+__all__ = [
+    "Direct",
+    "Execution",
+    "GradCache",
+    "encode",
+    "from_config",
+    "gather",
+    "inner_module",
+    "to_config",
+    "world_size",
+]

@@ -79,7 +79,7 @@ def _gather_output(column: Output, shapes: Sequence[_Shape]) -> Output:
 
 
 def _gather_tensor(tensor: Tensor, sizes: Sequence[int]) -> Tensor:
-    gathered: Tensor = _GatherRows.apply(tensor, tuple(sizes))
+    gathered: Tensor = _GatherRows.apply(tensor, tuple(sizes))  # type: ignore[no-untyped-call]
     return gathered
 
 

@@ -115,9 +115,7 @@ def _cut(encoder: Encoder, columns: Sequence[Features], group: Sequence[int], si
 
 def _packed(encoder: Encoder, columns: Sequence[Features], group: Sequence[int], tokens: int) -> list[Chunk]:
     """Items sorted by length, the longest first, in packs of at most `tokens` padded tokens."""
-    items = [
-        (length, column, row) for column in group for row, length in enumerate(lengths(encoder, columns[column]))
-    ]
+    items = [(length, column, row) for column in group for row, length in enumerate(lengths(encoder, columns[column]))]
     items.sort(key=lambda item: (-item[0], item[1], item[2]))
     chunks: list[Chunk] = []
     start = 0

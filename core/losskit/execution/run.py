@@ -193,7 +193,7 @@ class _Replay:
 
 
 def _run_cached(replay: _Replay) -> list[Output]:
-    tensors = _CachedForward.apply(replay, *replay.inputs())
+    tensors = _CachedForward.apply(replay, *replay.inputs())  # type: ignore[no-untyped-call]
     rest = iter(tensors)
     outputs = [record.with_tensors([next(rest) for _ in record.tensors()]) for record in replay.records]
     replay.records = []
@@ -232,9 +232,7 @@ class _RandomState:
     @classmethod
     def now(cls, devices: set[torch.device]) -> _RandomState:
         accelerators = [device for device in devices if device.type not in ("cpu", "meta")]
-        return cls(
-            torch.get_rng_state(), {d: torch.get_device_module(d).get_rng_state(d) for d in accelerators}
-        )
+        return cls(torch.get_rng_state(), {d: torch.get_device_module(d).get_rng_state(d) for d in accelerators})
 
     def apply(self) -> None:
         torch.set_rng_state(self.cpu)

@@ -92,7 +92,9 @@ def from_config(config: str | Mapping[str, Any] | Execution) -> Execution:
     for option in options:
         if option not in known:
             raise RecipeError(
-                f"execution.{option}", expected=f"an option of {name} ({', '.join(known)})", fix=did_you_mean(option, known)
+                f"execution.{option}",
+                expected=f"an option of {name} ({', '.join(known)})",
+                fix=did_you_mean(option, known),
             )
     return _BY_NAME[name](**options)
 

@@ -1,0 +1,1 @@
+"""From a data file to a batch: files, columns, labels, collators and samplers."""

@@ -1,0 +1,1 @@
+"""Metrics of an encoder on evaluation data."""

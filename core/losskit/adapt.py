@@ -59,6 +59,12 @@ class DictEncoder:
         """The module's own, else dense."""
         return str(getattr(self.module, "family", "dense"))
 
+    @property
+    def dimension(self) -> int | None:
+        """The module's own, else unknown."""
+        dimension: int | None = getattr(self.module, "dimension", None)
+        return dimension
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)

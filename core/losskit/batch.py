@@ -58,6 +58,8 @@ def preprocess(
             made = encoder.preprocess(texts, role=role, prompt=prompts.get(name, prompts.get(role)))
             if lists_or_none is not None:
                 made["lists"] = lists_or_none
+            if loss.carries_texts:
+                made["texts"] = texts
             features.append(made)
     if weights is not None:
         features[0]["weight"] = torch.as_tensor(weights, dtype=torch.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -18,7 +19,8 @@ from .check import check_batch, signature
 from .clock import Clock
 from .errors import LossError, LosskitError
 from .execution import Direct, Execution, encode, gather, world_size
-from .features import move, unload
+from .features import Riders, move, unload
+from .further import columns_read, encode_further, unread
 from .math.precision import full_precision
 from .output import Output
 from .protocols import Encoder, Features, Similarity
@@ -55,9 +57,11 @@ class Loss(nn.Module):
         self._micro_batch = 0
         self._progress: float | None = None
         self._seen: set[Any] = set()
-        self._view: tuple[Any, Encoder] | None = None
+        self._views: dict[int, tuple[Any, Encoder]] = {}
         self._scorer: tuple[Any, Similarity] | None = None
         self.observers: list[Observer] = []
+        self.frozen: dict[str, Encoder] = {}
+        self._towers: tuple[str, ...] = ()
 
     # What a loss writes
 
@@ -101,6 +105,27 @@ class Loss(nn.Module):
     def needs(self) -> tuple[str, ...]:
         """What it reads of records beyond embeddings."""
         return tuple(self.card.needs) if self._has_card else ()
+
+    @property
+    def reads(self) -> Mapping[str, Sequence[int] | None] | None:
+        """Which columns each encoder reads; None: all."""
+        return self.card.reads if self._has_card else None
+
+    @property
+    def towers(self) -> Mapping[str, Any]:
+        """Encoders that are trained beside the model, each a child of its name."""
+        return {name: self._modules[name] for name in self._towers}
+
+    @towers.setter
+    def towers(self, towers: Mapping[str, nn.Module]) -> None:
+        for name, tower in towers.items():
+            self.add_module(name, tower)
+        self._towers = tuple(towers)
+
+    @property
+    def carries_texts(self) -> bool:
+        """Whether batches must bring their texts, for frozen encoders read them."""
+        return any(loss.frozen for _, loss in self.tree())
 
     @property
     def row_wise(self) -> bool:
@@ -150,10 +175,14 @@ class Loss(nn.Module):
                 got="None",
                 fix="build it with a model, or call compute_loss_from_embeddings",
             )
-        if self._view is None or self._view[0] is not self.model:
-            object.__setattr__(self, "_view", (self.model, view(self.model)))
-        assert self._view is not None
-        return self._view[1]
+        return self.view(self.model)
+
+    def view(self, model: Any) -> Encoder:
+        """A model seen as an encoder; remembered as long as it is the same object."""
+        known = self._views.get(id(model))
+        if known is None or known[0] is not model:
+            known = self._views[id(model)] = (model, view(model))
+        return known[1]
 
     @property
     def progress(self) -> float:
@@ -227,7 +256,7 @@ class Loss(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Views and scorers are made again on first use; observers belong to a trainer.
-        return {**self.__dict__, "_view": None, "_scorer": None, "observers": []}
+        return {**self.__dict__, "_views": {}, "_scorer": None, "observers": []}
 
     # What it owns and where it stands
 
@@ -291,13 +320,9 @@ class Loss(nn.Module):
             LossError: the batch does not fit. No TypeError leaves here: some trainers would call again.
         """
         try:
-            features, weight, lists = self._read(inputs, prompt)
-            flat = _flat_labels(labels)
-            columns = encode(self.encoder, self.model, features, self.execution, self._tree_needs())
-            columns = [c if n is None else _with_lists(c, n) for c, n in zip(columns, lists, strict=True)]
-            if weight is not None:
-                columns[0] = self._weighted(columns[0], weight)
-            return self._stage(columns, flat, drawn=is_raw(inputs))
+            features, riders = self._read(inputs, prompt)
+            columns = self._encoded(features, riders)
+            return self._stage(columns, _flat_labels(labels), drawn=is_raw(inputs))
         except LosskitError:
             raise
         except TypeError as error:
@@ -328,18 +353,30 @@ class Loss(nn.Module):
                 return value
             return self._as_share(value, columns, labels, rows, others)
 
-    def _read(
-        self, inputs: Sequence[Any], prompt: str | None
-    ) -> tuple[list[Features], Tensor | None, list[tuple[int, ...] | None]]:
-        """The features without their riders, the weights, and the lists of each column."""
+    def _read(self, inputs: Sequence[Any], prompt: str | None) -> tuple[list[Features], list[Riders]]:
+        """The features of each column, and what rode along with them."""
         if is_raw(inputs):
             self._draw(self._trains(), [len(column) for column in inputs])
             made = preprocess(self, inputs, prompts=None if prompt is None else {"text": prompt})
             device = next(self.model.parameters()).device
             inputs = [move(features, device) for features in made]
-        loads = [unload(features) for features in inputs]
-        weight = next((riders.weight for _, riders in loads if riders.weight is not None), None)
-        return [features for features, _ in loads], weight, [riders.lists for _, riders in loads]
+        features, riders = zip(*(unload(each) for each in inputs), strict=True) if inputs else ((), ())
+        return list(features), list(riders)
+
+    def _encoded(self, features: Sequence[Features], riders: Sequence[Riders]) -> list[Output]:
+        """One record per column, with lists, weights and what further encoders make of it."""
+        losses = [loss for _, loss in self.tree()]
+        needs = tuple(dict.fromkeys(need for loss in losses for need in loss.needs))
+        read = columns_read([loss for loss in losses if not loss.inner], "model", len(features))
+        made = iter(encode(self.encoder, self.model, [features[index] for index in read], self.execution, needs))
+        columns = [
+            _with_lists(next(made), rider.lists) if index in read else unread(features[index], needs, rider.lists)
+            for index, rider in enumerate(riders)
+        ]
+        if any(loss.frozen or loss.towers for loss in losses):
+            columns = encode_further(self, columns, features, riders)
+        weight = next((rider.weight for rider in riders if rider.weight is not None), None)
+        return columns if weight is None else [self._weighted(columns[0], weight), *columns[1:]]
 
     def _check(self, columns: Sequence[Output], labels: Tensor | None) -> None:
         seen = signature(columns, labels)
@@ -369,10 +406,7 @@ class Loss(nn.Module):
                 got=f"{weight.numel()} weights",
                 fix="drop the weight column, or choose a loss that uses it",
             )
-        return Output(column.embedding, column.mask, column.layers, {**column.parts, "weight": weight}, column.lists)
-
-    def _tree_needs(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(need for _, loss in self.tree() for need in loss.needs))
+        return replace(column, parts={**column.parts, "weight": weight})
 
     def _trains(self) -> bool:
         return torch.is_grad_enabled() and (self.model is None or bool(getattr(self.model, "training", True)))
@@ -456,8 +490,8 @@ def _safe(total: Any) -> Any:
     return total + (total == 0)
 
 
-def _with_lists(column: Output, lists: tuple[int, ...]) -> Output:
-    return Output(column.embedding, column.mask, column.layers, column.parts, lists)
+def _with_lists(column: Output, lists: tuple[int, ...] | None) -> Output:
+    return column if lists is None else replace(column, lists=lists)
 
 
 def _flat_labels(labels: Tensor | Sequence[Tensor] | None) -> Tensor | None:

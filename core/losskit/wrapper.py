@@ -51,6 +51,11 @@ class Wrapper(Loss):
         return tuple(dict.fromkeys((*super().needs, *self.loss.needs)))
 
     @property
+    def reads(self) -> Mapping[str, Sequence[int] | None] | None:
+        """As the inner loss."""
+        return self.loss.reads
+
+    @property
     def row_wise(self) -> bool:
         """As the inner loss."""
         return self.loss.row_wise
@@ -96,6 +101,7 @@ class Wrapper(Loss):
                     got="another model",
                     fix="build both with the same model object",
                 )
+        self._check_encoders()
         values = {loss._execution for _, loss in self.tree() if loss._execution is not None}
         if len(values) > 1:
             raise LossError(
@@ -104,6 +110,18 @@ class Wrapper(Loss):
                 got=" and ".join(sorted(map(repr, values))),
                 fix="give it to the outermost loss only",
             )
+
+    def _check_encoders(self) -> None:
+        found: dict[str, Any] = {}
+        for _, loss in self.tree():
+            for key, encoder in {**loss.frozen, **loss.towers}.items():
+                if found.setdefault(key, encoder) is not encoder:
+                    raise LossError(
+                        f"{type(self).__name__}: the encoder {key!r}",
+                        expected="one encoder of that name in a tree of losses",
+                        got="two",
+                        fix="give both losses the same object, or other names",
+                    )
 
 
 def prefixed(prefix: str, value: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,12 +7,13 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from losskit import Card, Execution, Loss, Output, Wrapper
 from losskit.errors import LossError
 from losskit.loss import Value
 from losskit.math import normalize
 from losskit.wrapper import prefixed
-from torch import Tensor
 
 __all__ = ["MatryoshkaLoss"]
 
@@ -115,12 +116,17 @@ class MatryoshkaLoss(Wrapper):
         if len(set(self.dims)) < len(self.dims):
             raise LossError(f"{name}.dims", expected="every size once", got=repr(self.dims))
         if self.weights is not None and len(self.weights) != len(self.dims):
-            raise LossError(f"{name}.weights", expected=f"one for each of {len(self.dims)} sizes", got=f"{len(self.weights)}")
+            raise LossError(
+                f"{name}.weights", expected=f"one for each of {len(self.dims)} sizes", got=f"{len(self.weights)}"
+            )
         if self.dims_per_step == 0 or self.dims_per_step < -1:
-            raise LossError(f"{name}.dims_per_step", expected="a positive integer, or -1 for all", got=repr(self.dims_per_step))
+            raise LossError(
+                f"{name}.dims_per_step", expected="a positive integer, or -1 for all", got=repr(self.dims_per_step)
+            )
         if self.loss.fixed_dimension:
             raise LossError(
-                f"{name}.loss", expected="a loss that works at any size",
+                f"{name}.loss",
+                expected="a loss that works at any size",
                 got=f"{type(self.loss).__name__}, whose parameters or state have the encoder's width",
             )
         dimension = None if self.model is None else self.encoder.dimension

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
 
+from torch import Tensor, nn
+
 from losskit import Card, Execution, Format, Loss, Output, Wrapper
 from losskit.errors import LossError
 from losskit.loss import Value
 from losskit.wrapper import prefixed
-from torch import Tensor, nn
 
 __all__ = ["WeightedSumLoss"]
 
@@ -105,8 +106,10 @@ class WeightedSumLoss(Wrapper):
             seen, _ = loss.observe(columns, _labels_for(loss, labels))
             if seen[0].tuples != columns[0].tuples:
                 raise LossError(
-                    f"{type(self).__name__}.losses.{name}", expected="a loss that adds no rows to the batch",
-                    got=f"{type(loss).__name__}, which does", fix="train with it alone",
+                    f"{type(self).__name__}.losses.{name}",
+                    expected="a loss that adds no rows to the batch",
+                    got=f"{type(loss).__name__}, which does",
+                    fix="train with it alone",
                 )
         return columns, labels
 
@@ -124,7 +127,8 @@ class WeightedSumLoss(Wrapper):
             raise LossError(f"{name}.weights", expected=f"names among {', '.join(self.losses)}", got=", ".join(unknown))
         if not self.formats:
             raise LossError(
-                f"{name}.losses", expected="losses that some data fits in common",
+                f"{name}.losses",
+                expected="losses that some data fits in common",
                 got="; ".join(f"{key}: {_described(loss.formats)}" for key, loss in self.losses.items()),
             )
 

@@ -1,0 +1,93 @@
+"""Encoders beside the trained one: frozen guides and teachers, and towers that are trained with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from .errors import LossError
+from .execution import encode
+from .features import Riders, move
+from .output import Output, Tokens
+from .protocols import Encoder, Features
+
+if TYPE_CHECKING:
+    from .loss import Loss
+
+__all__ = ["columns_read", "encode_further", "unread"]
+
+
+def columns_read(losses: Iterable[Loss], name: str, columns: int) -> list[int]:
+    """Which columns an encoder reads for a tree of losses; without a word about it the trained one reads all."""
+    read: set[int] = set()
+    for loss in losses:
+        reads = loss.reads
+        if reads is None or (name in reads and reads[name] is None):
+            return list(range(columns))
+        read |= set(reads.get(name) or ())
+    return sorted(index for index in read if index < columns)
+
+
+def unread(features: Features, needs: Sequence[str], lists: tuple[int, ...] | None) -> Output:
+    """The record of a column that nothing encodes: no embedding, but what was asked for."""
+    parts: dict[str, Any] = {}
+    if "input_ids" in needs:
+        parts["input_ids"] = Tokens(features["input_ids"], features["attention_mask"].bool())
+    return Output(None, parts=parts, lists=lists)
+
+
+def encode_further(
+    root: Loss, columns: Sequence[Output], features: Sequence[Features], riders: Sequence[Riders]
+) -> list[Output]:
+    """The records with those of the further encoders of the tree in their parts, by name."""
+    records = [dict(column.parts) for column in columns]
+    for _, loss in root.tree():
+        for name, encoder in loss.frozen.items():
+            for index in columns_read([loss], name, len(columns)):
+                if name not in records[index]:
+                    own = _own_features(root.encoder, name, encoder, features[index], riders[index])
+                    records[index][name] = _frozen(encoder, own, root)
+        for name, tower in loss.towers.items():
+            places = [i for i in columns_read([loss], name, len(columns)) if name not in records[i]]
+            module = tower if isinstance(tower, nn.Module) else None
+            made = encode(root.view(tower), module, [features[i] for i in places], root.execution, ())
+            for index, output in zip(places, made, strict=True):
+                records[index][name] = output
+    return [replace(column, parts=parts) for column, parts in zip(columns, records, strict=True)]
+
+
+def _own_features(student: Encoder, name: str, encoder: Encoder, features: Features, riders: Riders) -> Features:
+    """What a frozen encoder reads: token ids never cross tokenizers."""
+    texts = riders.texts
+    if texts is None:
+        decode = getattr(student, "decode", None)
+        if decode is None:
+            raise LossError(
+                f"the frozen encoder {name!r}",
+                expected="texts that ride along with the features, or a model that can decode them",
+                got=f"neither ({type(student).__name__} has no method decode)",
+                fix="train with losskit.train, whose batches carry texts",
+            )
+        texts = decode(features)
+    device = next(value.device for value in features.values() if isinstance(value, torch.Tensor))
+    return move(encoder.preprocess(texts), device)
+
+
+def _frozen(encoder: Encoder, features: Features, root: Loss) -> Output:
+    """Without gradients, in evaluation mode, on the device of the features."""
+    module = encoder if isinstance(encoder, nn.Module) else None
+    modes = {} if module is None else {part: part.training for part in module.modules()}
+    if module is not None:
+        module.to(next(value.device for value in features.values() if isinstance(value, torch.Tensor)))
+        module.eval()
+    try:
+        with torch.no_grad():
+            (output,) = encode(encoder, None, [features], root.execution, ())
+    finally:
+        for part, training in modes.items():
+            part.training = training
+    return output

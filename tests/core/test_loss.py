@@ -1,0 +1,368 @@
+"""The base class: what happens between `forward` and `compute`."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from losskit import Card, Direct, Format, GradCache, Loss, LossError, Output, Wrapper, build
+from losskit.clock import Clock
+
+
+class Model(nn.Module):
+    """Returns the features' own vectors, scaled by a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones((), dtype=torch.float64))
+        self.device = torch.device("cpu")
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"sentence_embedding": features["vectors"] * self.factor}
+
+
+class Pull(Loss):
+    """Squared distance of two columns, with noise, a schedule, a parameter and a memory."""
+
+    card = Card(formats=[Format(inputs=["anchor", "positive", "negative*"])], encoders=["dense"], stochastic=True)
+    uses_weights: ClassVar = True
+
+    def __init__(self, model: Any = None, power: float = 2.0, *, execution: Any = None) -> None:
+        super().__init__(model, execution=execution)
+        self.power = power
+        self.temperature = nn.Parameter(torch.ones((), dtype=torch.float64))
+        self.register_buffer("seen", torch.zeros((0, 3), dtype=torch.float64))
+
+    def draw(self, generator: torch.Generator, sizes: Any) -> Tensor:
+        return torch.rand(sizes[0], generator=generator, dtype=torch.float64)
+
+    def observe(self, columns: list[Output], labels: Tensor | None) -> Any:
+        self.seen = torch.cat([self.seen, columns[0].embedding.detach()])[-4:]
+        return columns, labels
+
+    def compute(self, columns: Any, labels: Tensor | None, rows: slice) -> Tensor:
+        distance = (columns[0][rows].embedding - columns[1][rows].embedding).abs().pow(self.power).sum(1)
+        weight = columns[0].parts.get("weight")
+        distance = distance if weight is None else distance * weight[rows]
+        return (distance * (1 + self.drawn[rows])).mean() * self.temperature
+
+
+class Halved(Wrapper):
+    """Half of a loss."""
+
+    def compute(self, columns: Any, labels: Tensor | None, rows: slice) -> Tensor:
+        return self.loss.compute(columns, labels, rows) / 2
+
+
+def columns(count: int = 2, rows: int = 5) -> list[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    return [{"vectors": torch.rand(rows, 3, generator=generator, dtype=torch.float64)} for _ in range(count)]
+
+
+def test_draws_follow_the_clock_and_nothing_else() -> None:
+    loss = Pull(Model())
+    state = torch.get_rng_state()
+    values = {}
+    for step in (0, 1):
+        loss.set_clock(Clock(seed=3, step=step))
+        values[step] = [loss(columns()).item() for _ in range(2)]  # two micro-batches
+    assert len({*values[0], *values[1]}) == 4
+    again = Pull(Model())
+    again.set_clock(Clock(seed=3, step=1))
+    assert [again(columns()).item() for _ in range(2)] == values[1]
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_evaluation_draws_are_fixed() -> None:
+    loss = Pull(Model())
+    loss.model.eval()
+    values = set()
+    for step in (0, 5):
+        loss.set_clock(Clock(step=step))
+        values |= {loss(columns()).item() for _ in range(2)}
+    assert len(values) == 1
+
+
+def test_components_draw_differently_by_path() -> None:
+    model = Model()
+    pair = build({"name": "weighted-sum", "losses": {"a": "cosent"}}, model)
+    pair.losses["a"], pair.losses["b"] = Pull(model), Pull(model)
+    pair(columns())
+    assert not torch.equal(pair.losses["a"].drawn, pair.losses["b"].drawn)
+
+
+def test_training_is_read_off_the_model_not_the_loss() -> None:
+    loss = Pull(Model())
+    loss.model.eval()
+    assert loss.training
+    loss(columns())
+    assert loss.seen.shape[0] == 0  # nothing observed
+    loss.model.train()
+    loss.eval()
+    loss.model.train()
+    loss(columns())
+    assert loss.seen.shape[0] == 4
+    with torch.no_grad():
+        loss(columns(rows=1))
+    assert loss.seen.shape[0] == 4
+
+
+def test_progress_must_be_set_in_training() -> None:
+    class Scheduled(Pull):
+        def compute(self, columns: Any, labels: Tensor | None, rows: slice) -> Tensor:
+            return super().compute(columns, labels, rows) * self.progress
+
+    loss = Halved(None, Scheduled(None))
+    loss.model = loss.loss.model = Model()
+    with pytest.raises(LossError, match=r"Scheduled.progress: .*losskit.ProgressCallback"):
+        loss(columns())
+    loss.set_clock(Clock(progress=0.0))
+    assert loss(columns()).item() == 0.0
+    loss.model.eval()
+    assert loss(columns()).item() > 0.0  # schedules stand at their final values
+
+
+def test_owned_state_is_all_but_the_models() -> None:
+    model = Model()
+    loss = Halved(model, Pull(model))
+    assert set(loss.owned_state()) == {"loss.temperature", "loss.seen"}
+    loss(columns())
+    loss.loss.temperature.data.fill_(3.0)
+    fresh = Halved(model, Pull(model))
+    fresh.load_owned_state(loss.owned_state())
+    assert fresh.loss.temperature.item() == 3.0
+    assert torch.equal(fresh.loss.seen, loss.loss.seen)  # a buffer that has grown
+    with pytest.raises(LossError, match=r"saved state of Halved: expected .*'loss.temperature'.* got \['other'\]"):
+        fresh.load_owned_state({"other": torch.zeros(1)})
+    with pytest.raises(LossError, match=r"saved loss.temperature of Halved: expected shape \[\], got \[2\]"):
+        fresh.load_owned_state({**loss.owned_state(), "loss.temperature": torch.zeros(2)})
+
+
+def test_one_execution_rules_the_tree() -> None:
+    model = Model()
+    inner = Pull(model, execution=GradCache(mini_batch_size=2))
+    outer = Halved(model, inner)
+    assert outer.execution == inner.execution == GradCache(mini_batch_size=2)
+    outer.execution = Direct(rows=3)
+    assert inner.execution == Direct(rows=3)
+    with pytest.raises(LossError, match=r"Halved.execution: expected one value .* got Direct\(.* and GradCache"):
+        Halved(model, Pull(model, execution=GradCache()), execution=Direct())
+
+
+def test_wrappers_refuse_other_models_and_other_things() -> None:
+    with pytest.raises(LossError, match=r"Halved.loss: expected the model that the wrapper has, got another model"):
+        Halved(Model(), Pull(Model()))
+    with pytest.raises(LossError, match=r"Halved.loss: expected a losskit.Loss, got Linear"):
+        Halved(None, nn.Linear(2, 2))
+
+
+def test_configuration_round_trips_and_names_what_is_not_stored() -> None:
+    expression = {
+        "name": "matryoshka",
+        "dims": [4, 2],
+        "loss": {"name": "multiple-negatives-ranking", "scale": 5.0, "similarity": "dot"},
+    }
+    loss = build(expression, None)
+    config = loss.get_config_dict()
+    assert config["dims"] == [4, 2]
+    assert config["loss"]["name"] == "multiple-negatives-ranking"
+    assert build({"name": "matryoshka", **config}, None).get_config_dict() == config
+
+    class Forgets(Loss):
+        def __init__(self, model: Any = None, margin: float = 1.0, *, execution: Any = None) -> None:
+            super().__init__(model, execution=execution)
+
+    with pytest.raises(LossError, match=r"Forgets.__init__: .*own name, got no attribute margin"):
+        Forgets().get_config_dict()
+
+
+def test_pickles_with_model_and_state() -> None:
+    expression = {"name": "matryoshka", "dims": [3, 2], "normalize": True, "loss": "multiple-negatives-ranking"}
+    loss = build(expression, Model())
+    loss.observers.append(lambda *_: None)
+    before = loss(columns())
+    again = pickle.loads(pickle.dumps(loss))
+    after = again(columns())
+    assert {key: value.item() for key, value in before.items()} == {key: value.item() for key, value in after.items()}
+    assert again.observers == []
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "labels", "message"),
+    [
+        ("multiple-negatives-ranking", 1, None, r"columns \(anchor, positive, negative\*\), got 1 columns"),
+        ("cosent", 3, torch.rand(5), r"columns \(text, text\), got 3 columns. Fix: drop the columns"),
+        ("cosent", 2, None, r"labels for CoSENTLoss: expected score, got none"),
+        ("cosent", 2, torch.rand(4), r"labels for CoSENTLoss: expected score of shape \[5\] or \[5, 1\], got \[4\]"),
+        ("multiple-negatives-ranking", 2, torch.rand(5), r"labels for MultipleNegativesRankingLoss: expected none"),
+        ("list-net", 3, torch.rand(5, 3), r"expected scores of shape \[10\] or \[5, 2\], got \[5, 3\]"),
+    ],
+)
+def test_batches_that_do_not_fit_are_refused(name: str, count: int, labels: Tensor | None, message: str) -> None:
+    with pytest.raises(LossError, match=message):
+        build(name, Model())(columns(count), labels)
+
+
+def test_columns_of_unlike_length_are_refused() -> None:
+    uneven = [columns(rows=5)[0], columns(rows=4)[1]]
+    with pytest.raises(LossError, match=r"as many rows in every column, got \[5, 4\]"):
+        build("multiple-negatives-ranking", Model(), execution=Direct(merge=False))(uneven)
+
+
+def test_sample_weights_are_used_or_refused() -> None:
+    inputs = columns()
+    loss = Pull(Model())
+    weight = torch.tensor([0.0, 1.0, 0.0, 0.0, 2.0], dtype=torch.float64)
+    weighted = loss([inputs[0] | {"weight": weight}, inputs[1]])
+    distance = (inputs[0]["vectors"] - inputs[1]["vectors"]).square().sum(1) * (1 + loss.drawn)
+    assert weighted.item() == pytest.approx((distance * weight).mean().item())
+    with pytest.raises(LossError, match=r"sample weights for CoSENTLoss: expected none"):
+        build("cosent", Model())([inputs[0] | {"weight": weight}, inputs[1]], torch.rand(5))
+
+
+def test_no_type_error_leaves_forward() -> None:
+    class Breaks(Pull):
+        def compute(self, columns: Any, labels: Tensor | None, rows: slice) -> Tensor:
+            raise TypeError("unsupported operand")
+
+    with pytest.raises(LossError, match=r"Breaks on this batch: got TypeError: unsupported operand"):
+        Breaks(Model())(columns())
+
+
+def test_slices_of_rows_equal_the_whole_and_free_what_they_held() -> None:
+    inputs = columns(rows=7)
+    results = []
+    for rows in (None, 3):
+        model = Model()
+        loss = Pull(model, execution=Direct(rows=rows))
+        value = loss(inputs)
+        value.backward()
+        results.append((value.item(), model.factor.grad.item(), loss.temperature.grad.item()))
+    assert results[0] == pytest.approx(results[1], rel=1e-12)
+
+
+def test_unknown_attributes_of_a_plain_model_are_named() -> None:
+    loss = build("multiple-negatives-ranking", Model())
+    assert loss.encoder.family == "dense"
+    assert loss.encoder.dimension is None
+    with pytest.raises(
+        LossError, match=r"Model.normalized: expected an attribute of the model.* Fix: set model.normalized"
+    ):
+        build({"name": "matryoshka", "dims": [2], "loss": "multiple-negatives-ranking"}, Model())(columns())
+    model = Model()
+    model.normalized, model.dimension = False, 3
+    with pytest.raises(LossError, match=r"MatryoshkaLoss.dims: expected at most the encoder's 3, got 4"):
+        build({"name": "matryoshka", "dims": [4], "loss": "multiple-negatives-ranking"}, model)
+
+
+def test_a_model_that_returns_something_else_is_named() -> None:
+    class Wrong(Model):
+        def forward(self, features: dict[str, Tensor]) -> Any:
+            return {"vectors": features["vectors"]}
+
+    with pytest.raises(LossError, match=r"Wrong.forward: expected sentence_embedding, .* got \['vectors'\]"):
+        build("multiple-negatives-ranking", Wrong())(columns())
+
+
+def test_observers_see_detached_columns_in_training_only() -> None:
+    seen: list[Any] = []
+    loss = build("multiple-negatives-ranking", Model())
+    loss.observers.append(lambda columns, labels, rows: seen.append((columns, rows)))
+    loss(columns())
+    loss.model.eval()
+    loss(columns())
+    assert len(seen) == 1
+    assert not seen[0][0][0].embedding.requires_grad
+    assert seen[0][1] == slice(0, 5)
+
+
+class Words(nn.Module):
+    """A frozen encoder with a vocabulary of its own: the number of letters, and dropout that must not show."""
+
+    family, similarity, dimension, normalized = "dense", "dot", 1, False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, dtype=torch.float64))
+        self.dropout = nn.Dropout(0.9)
+
+    def preprocess(self, texts: Any, *, role: str = "text", prompt: str | None = None) -> dict[str, Tensor]:
+        return {"length": torch.tensor([[float(len(text))] for text in texts], dtype=torch.float64)}
+
+    def forward(self, features: dict[str, Tensor], needs: Any = ()) -> Output:
+        return Output(self.dropout(features["length"] * self.weight))
+
+    encode = save = load = adapt = preprocess
+
+
+class Guided(Loss):
+    """Reads the embeddings of column 0, a guide's of column 1, and a tower's of both."""
+
+    card = Card(
+        formats=[Format(inputs=["text", "text"])],
+        encoders=["dense"],
+        reads={"model": [0], "guide": [1], "tower": None},
+    )
+
+    def __init__(self, model: Any, guide: Any, tower: Any, *, execution: Any = None) -> None:
+        super().__init__(model, execution=execution)
+        self.frozen = {"guide": guide}
+        self.towers = {"tower": tower}
+
+    def compute(self, columns: Any, labels: Tensor | None, rows: slice) -> Tensor:
+        assert columns[1].embedding is None
+        assert "guide" not in columns[0].parts
+        guide = columns[1].parts["guide"].embedding
+        towers = sum(column.parts["tower"].embedding.square().sum() for column in columns)
+        return (columns[0].embedding * guide).sum() + towers
+
+
+@pytest.mark.parametrize("execution", [Direct(), GradCache(mini_batch_size=2)], ids=["direct", "cached"])
+def test_further_encoders_read_their_columns(execution: Any) -> None:
+    model, guide, tower = Model(), Words().train(), Model()
+    tower.factor.data.fill_(2.0)
+    loss = Guided(model, guide, tower, execution=execution)
+    assert loss.carries_texts
+    assert set(loss.owned_state()) == {"tower.factor"}
+    inputs = columns(rows=3)
+    inputs[1]["texts"] = ["a", "bb", "cccc"]
+    value = loss(inputs)
+    lengths = torch.tensor([[1.0], [2.0], [4.0]], dtype=torch.float64)
+    a, b = (each["vectors"] for each in inputs)
+    assert value.item() == pytest.approx(((a * lengths).sum() + 4 * (a.square().sum() + b.square().sum())).item())
+    value.backward()
+    assert guide.weight.grad is None
+    assert guide.dropout.training
+    assert model.factor.grad.item() == pytest.approx((a * lengths).sum().item())
+    assert tower.factor.grad.item() == pytest.approx(4 * (a.square().sum() + b.square().sum()).item())
+
+
+def test_a_frozen_encoder_without_texts_is_refused() -> None:
+    with pytest.raises(LossError, match=r"the frozen encoder 'guide': expected texts .* has no method decode"):
+        Guided(Model(), Words(), Model())(columns(rows=3))
+
+
+def test_encoders_of_a_tree_have_different_names() -> None:
+    model = Model()
+    losses = {key: Guided(model, Words(), Model()) for key in ("a", "b")}
+    with pytest.raises(LossError, match=r"the encoder 'guide': expected one encoder of that name"):
+        build({"name": "weighted-sum", "losses": {"a": "cosent"}}, model).__class__(model, losses)
+
+
+def test_replacing_the_model_changes_the_encoder() -> None:
+    loss = build("multiple-negatives-ranking", Model())
+    first = loss.encoder
+    assert loss.encoder is first
+    loss.model = Model()
+    assert loss.encoder is not first
+
+
+def test_without_a_model_only_embeddings_are_taken() -> None:
+    loss = build("multiple-negatives-ranking", None)
+    assert loss.compute_loss_from_embeddings([torch.rand(3, 4), torch.rand(3, 4)]).item() > 0
+    with pytest.raises(LossError, match=r"MultipleNegativesRankingLoss.model: expected an encoder, got None"):
+        loss(columns())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -45,6 +44,8 @@ class Cache:
         """Write what is new; a folder that cannot be written is nobody's problem."""
         if not self._changed:
             return
+        import tempfile
+
         kept = {file: entry for file, entry in self._load().items() if Path(file).exists()}
         body = json.dumps(kept | self._changed, separators=(",", ":"))
         try:

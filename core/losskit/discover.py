@@ -16,7 +16,7 @@ from .policy import BUILTIN, Policy, normalize
 from .source import BASES, Allowed, Ancestor, ClassSource, Sources, UnreadableError
 from .spec import Option, Problem, Spec, load_target
 
-__all__ = ["GROUPS", "Entry", "Reader", "scan"]
+__all__ = ["GROUPS", "Entry", "Reader", "Unmet", "scan", "unmet"]
 
 GROUPS = {
     "losskit.losses": "loss",
@@ -104,7 +104,7 @@ class Reader:
 
     def __init__(self, policy: Policy, sources: Sources) -> None:
         self._policy, self._sources = policy, sources
-        self._unmet: dict[str, list[_Unmet]] = {}
+        self._unmet: dict[str, list[Unmet]] = {}
 
     def spec(self, entry: Entry) -> Spec:
         """What is known of an entry, with the first thing that is wrong with it."""
@@ -115,12 +115,12 @@ class Reader:
                 raise UnreadableError(refusal, status="blocked", fix="unblock or allow it there if you trust it")
             if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", entry.name):
                 raise UnreadableError(f"the name {entry.name!r} is not kebab-case")
-            unmet = self._requirements(entry)
-            _refuse([item for item in unmet if item.name == BUILTIN], "incompatible")
+            missing = self._requirements(entry)
+            _refuse([item for item in missing if item.name == BUILTIN], "incompatible")
             spec = self.described(spec, lambda parent: self._reachable(entry, parent))
             if spec.card is None:
                 raise UnreadableError(f"{spec.class_name} has no card", spec.file or "", spec.line)
-            _refuse([*unmet, *_unmet(spec.card.requires)], "missing-dependency")
+            _refuse([*missing, *unmet(spec.card.requires)], "missing-dependency")
         except UnreadableError as flaw:
             fix = flaw.fix or f"mend {entry.target}, or update {entry.provider}"
             problem = entry.problem(flaw.status, flaw.reason, fix, flaw.file, flaw.line)
@@ -183,11 +183,11 @@ class Reader:
                 raise CardError(f"{name}.{key}", expected=f"one of {', '.join(known)}", fix=did_you_mean(key, known))
         return cls(**stated["fields"])
 
-    def _requirements(self, entry: Entry) -> list[_Unmet]:
+    def _requirements(self, entry: Entry) -> list[Unmet]:
         if entry.provider not in self._unmet:
             # What losskit itself requires is there, or nothing of this would run.
             requires = () if entry.builtin else entry.distribution.requires or ()
-            self._unmet[entry.provider] = _unmet(requires)
+            self._unmet[entry.provider] = unmet(requires)
         return self._unmet[entry.provider]
 
     def _reachable(self, entry: Entry, parent: ClassSource) -> bool:
@@ -221,15 +221,21 @@ def _check_api(api: object, file: str, line: int) -> None:
         raise UnreadableError(reason, file, line, status="incompatible", fix=fix)
 
 
-class _Unmet(NamedTuple):
+class Unmet(NamedTuple):
     """A requirement that the installed distributions do not meet."""
 
     name: str
     requirement: str
     installed: str
 
+    @property
+    def reason(self) -> str:
+        """What is wrong, in words."""
+        return f"it needs {self.requirement}, {self.installed or 'nothing'} is installed"
 
-def _unmet(requirements: Sequence[str]) -> list[_Unmet]:
+
+def unmet(requirements: Sequence[str]) -> list[Unmet]:
+    """The requirements (PEP 508, without extras) that the installed distributions do not meet."""
     if not requirements:
         return []
     from packaging.requirements import Requirement
@@ -248,14 +254,16 @@ def _unmet(requirements: Sequence[str]) -> list[_Unmet]:
             raise UnreadableError(f"the requirement {text!r} cannot be read: {error}") from error
         if not met:
             wanted = f"{requirement.name}{requirement.specifier}"
-            found.append(_Unmet(normalize(requirement.name), wanted, version))
+            found.append(Unmet(normalize(requirement.name), wanted, version))
     return found
 
 
-def _refuse(unmet: Sequence[_Unmet], status: str) -> None:
-    if unmet:
-        reason = "; ".join(f"it needs {item.requirement}, {item.installed or 'nothing'} is installed" for item in unmet)
-        fix = "pip install " + " ".join(f"'{item.requirement}'" for item in unmet)
+def _refuse(missing: Sequence[Unmet], status: str) -> None:
+    if missing:
+        reason = "; ".join(
+            f"it needs {item.requirement}, {item.installed or 'nothing'} is installed" for item in missing
+        )
+        fix = "pip install " + " ".join(f"'{item.requirement}'" for item in missing)
         raise UnreadableError(reason, status=status, fix=fix)
 
 

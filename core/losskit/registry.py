@@ -48,6 +48,7 @@ class Registry:
         self._cache = Cache()
         self._reader = Reader(policy, Sources(self._cache))
         self._lock = threading.RLock()
+        self._specs: tuple[Spec, ...] | None = None
 
     @cached_property
     def scanned(self) -> tuple[list[Entry], list[Problem]]:
@@ -59,17 +60,19 @@ class Registry:
         found = [entry for entry in self.scanned[0] if entry.kind == kind]
         return [entry for entry in found if not self.policy.refusal(entry.provider, entry.name)]
 
-    @cached_property
+    @property
     def specs(self) -> tuple[Spec, ...]:
         """All components, by kind and name, what losskit brings before what others do."""
         with self._lock:
-            specs = [self._reader.spec(entry) for entry in self.scanned[0] if entry.kind in KINDS]
-            self._cache.save()
-        return self.settled(specs)
+            if self._specs is None:
+                self._specs = self.settled([self._reader.spec(item) for item in self.scanned[0] if item.kind in KINDS])
+                self._cache.save()
+            return self._specs
 
-    def with_generated(self, entries: Sequence[Entry]) -> tuple[Spec, ...]:
-        """All components, and those that hooks generate."""
-        return self.settled([*self.specs, *map(self._reader.spec, entries)])
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Add generated components."""
+        with self._lock:
+            self._specs = self.settled([*self.specs, *map(self._reader.spec, entries)])
 
     def settled(self, specs: Sequence[Spec]) -> tuple[Spec, ...]:
         """Specs in order, those marked whose bare name does not decide between them."""

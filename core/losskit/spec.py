@@ -108,21 +108,16 @@ class Spec:
             PluginError: it is not usable, importing it raises or exits, or what it gives is no class with a card.
         """
         if self.problem is not None and self.status != "ambiguous":
-            raise self._error(self.problem.reason, self.problem.fix)
+            raise self._error(f"{self.status}: {self.problem.reason}", self.problem.fix)
         try:
             value = load_target(self.target)
             card = getattr(value, "card", None)
         except (Exception, SystemExit) as error:
-            reason = f"{type(error).__name__}: {error}".rstrip(": ")
-            raise self._error(f"importing it raises {reason}", self._repair(error)) from error
+            raise self._error(f"{type(error).__name__}: {error} at import", self._repair(error)) from error
         if not isinstance(value, type):
-            raise self._error(
-                f"it is no class but {type(value).__name__}", f"point the entry point of {self.name} at a class"
-            )
+            raise self._error(f"{type(value).__name__} {value!r:.60}", "let the entry point name a class")
         if self.card is not None and not isinstance(card, Card):
-            raise self._error(
-                f"its card is {card!r}, not a losskit.Card", "let the class keep its card as it is written"
-            )
+            raise self._error(f"the card {card!r:.60}", "leave the card as its source states it")
         return value
 
     def provenance(self) -> dict[str, str]:
@@ -137,9 +132,9 @@ class Spec:
             "sha256": sha256(content).hexdigest() if content else "",
         }
 
-    def _error(self, reason: str, fix: str) -> PluginError:
-        provider = f" from {self.provider} {self.version} ({self.target})" if self.provider else ""
-        return PluginError(f"{self.kind} {self.name!r}{provider} cannot be loaded: {reason}", fix=fix)
+    def _error(self, got: str, fix: str) -> PluginError:
+        provider = f" of {self.provider} {self.version} ({self.target})" if self.provider else ""
+        return PluginError(f"{self.kind} {self.name!r}{provider}", expected="a class with a card", got=got, fix=fix)
 
     def _repair(self, error: BaseException) -> str:
         if isinstance(error, ModuleNotFoundError) and error.name and error.name != self.target.partition(":")[0]:

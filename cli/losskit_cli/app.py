@@ -1,0 +1,198 @@
+"""The command itself: global options, commands imported when called, exit codes.
+
+0 fine   1 findings   2 the user's input   3 a plugin failed to load   4 nothing matched, or too little ran
+70 internal error, reported to a file   130 interrupted
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from losskit import registry
+from losskit.discover import Entry
+from losskit.errors import AmbiguousError, LosskitError, PluginError
+from losskit.policy import Policy
+from losskit.spec import load_target
+
+from .output import say, write
+
+__all__ = ["app", "main"]
+
+COMMANDS = {
+    "list": ("losskit_cli.list:list_components", "List components, importing none."),
+    "show": ("losskit_cli.show:show", "Show all that is known of a component."),
+    "train": ("losskit_cli.train:train", "Train a model from a recipe, or the built-in quickstart."),
+    "doctor": ("losskit_cli.doctor:doctor", "Check the environment and the plugins."),
+}
+"""What each command is loaded from, and its line in the list of commands."""
+
+
+class Lazy(TyperCommand):
+    """A command known by its name and one line, until it is called."""
+
+    def __init__(self, name: str, line: str, load: Callable[[], Any]) -> None:
+        super().__init__(name, help=line)
+        self.load = load
+
+
+class Commands(TyperGroup):
+    """losskit's own commands and those of plugins; only the one that is called is imported."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:
+        """Our own, then those of plugins."""
+        names: set[str] = set()
+        with contextlib.suppress(LosskitError):  # help is shown even where the configuration cannot be read
+            names.update(entry.name for entry in registry.current().entries("command"))
+        return [*COMMANDS, *sorted(names - COMMANDS.keys())]
+
+    def get_command(self, ctx: typer.Context, name: str) -> Lazy | None:
+        """What is known of a command without importing it."""
+        if name in COMMANDS:
+            target, line = COMMANDS[name]
+            return Lazy(name, line, lambda: _command(name, load_target(target)))
+        entries = [entry for entry in registry.current().entries("command") if entry.name == name]
+        providers = ", ".join(f"{entry.provider}=={entry.version}" for entry in entries)
+        return Lazy(name, f"From {providers}.", lambda: _from_plugin(name, entries)) if entries else None
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that is called, imported."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command.load() if isinstance(command, Lazy) else command, rest
+
+
+def _from_plugin(name: str, entries: Sequence[Entry]) -> Any:
+    if len(entries) > 1:
+        providers = " and ".join(f"{entry.provider}=={entry.version}" for entry in entries)
+        raise AmbiguousError(f"command {name!r} is provided by {providers}", fix="block all but one")
+    entry = entries[0]
+    try:
+        return _command(name, entry.load())
+    except (Exception, SystemExit) as error:
+        culprit = f"command {name!r} of {entry.provider} {entry.version} ({entry.target})"
+        fix = f"update {entry.provider}, or block it"
+        raise PluginError(culprit, got=f"{type(error).__name__}: {error}", fix=fix) from error
+
+
+def _command(name: str, value: Any) -> Any:
+    """A function, or a plugin's Typer application or command, as a command."""
+    if isinstance(value, FunctionType):
+        application = typer.Typer(add_completion=False, rich_markup_mode=None)
+        application.command(name)(value)
+        value = application
+    return typer.main.get_command(value) if isinstance(value, typer.Typer) else value
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import losskit
+
+        write(f"losskit {losskit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="The version.")] = False,
+    allow: Annotated[list[str] | None, typer.Option(metavar="DISTRIBUTION", help="Use no plugins but these.")] = None,
+    block: Annotated[list[str] | None, typer.Option(metavar="DISTRIBUTION", help="Do not use these plugins.")] = None,
+    no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Use no plugins at all.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Losses as plugins: list, show, train, publish.
+
+    Options above may stand anywhere in the line.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command and leave Python with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    arguments, options = _taken(sys.argv[1:])
+    try:
+        if options.policy:
+            registry.refresh(Policy.read(**options.policy))
+        app(arguments, prog_name="losskit")
+    except SystemExit as end:
+        _leave(end.code)
+    except KeyboardInterrupt:
+        _leave(130)
+    except LosskitError as error:
+        if options.debug:
+            sys.excepthook(*sys.exc_info())
+        say(f"losskit: {error}")
+        _leave(error.exit_code)
+    except BrokenPipeError:
+        _leave(1)
+    except Exception as error:  # noqa: BLE001 - the last resort, which reports
+        if options.debug:
+            sys.excepthook(*sys.exc_info())
+        say(f"losskit: internal error: {type(error).__name__}: {error}. A report is in {_report()}")
+        _leave(70)
+    _leave(0)
+
+
+@dataclass
+class _Options:
+    debug: bool = False
+    policy: dict[str, Any] = field(default_factory=dict)
+
+
+def _taken(arguments: Sequence[str]) -> tuple[list[str], _Options]:
+    """Arguments without the global options, which may stand anywhere, and these."""
+    options, rest, queue = _Options(), [], iter(arguments)
+    for argument in queue:
+        name, equals, value = argument.partition("=")
+        if argument == "--":
+            rest.append(argument)
+            break
+        if argument == "--debug":
+            options.debug = True
+        elif argument == "--no-plugins":
+            options.policy["plugins"] = False
+        elif name in ("--allow", "--block") and (equals or (value := next(queue, "")) != ""):
+            options.policy.setdefault(name.removeprefix("--"), []).extend(value.split(","))
+        else:
+            rest.append(argument)
+    return [*rest, *queue], options
+
+
+def _report() -> str:
+    """Write what is needed to understand a crash; where it is."""
+    import tempfile
+    import traceback
+
+    handle, path = tempfile.mkstemp(prefix="losskit-", suffix=".txt")
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(f"{sys.argv}\nPython {sys.version}\n\n{traceback.format_exc()}")
+    return path
+
+
+def _leave(code: Any) -> NoReturn:
+    """Exit after what was printed has gone out, or has nobody to go to."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or 1
+    sys.exit(code)

@@ -1,0 +1,135 @@
+"""`losskit doctor`: the environment, the plugins and their problems."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections import Counter
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+
+import losskit
+from losskit.discover import unmet
+from losskit.policy import BUILTIN, Policy
+from losskit.registry import Problem, current, problems
+
+from .output import say, write, write_json, write_table
+
+__all__ = ["doctor"]
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "safetensors",
+    "sentence-transformers",
+    "pluggy",
+    "pydantic",
+)
+
+
+def doctor(
+    load: Annotated[bool, typer.Option("--load", help="Import every component, in processes of their own")] = False,
+    time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds that importing one component may take")] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON")] = False,
+) -> None:
+    """Check the environment and the plugins; exit with 1 if anything is wrong."""
+    found = [*_environment_problems(), *problems()]
+    if load:
+        from .loading import import_all
+
+        found.extend(import_all(time_limit))
+    environment, distributions, policy = _environment(), _distributions(), _policy(current().policy)
+    if as_json:
+        write_json(
+            {
+                "environment": environment,
+                "policy": policy,
+                "distributions": distributions,
+                "problems": [problem.to_dict() for problem in found],
+            }
+        )
+    else:
+        write_table(["environment", ""], [[name, value or "not installed"] for name, value in environment.items()])
+        write()
+        write_table(["plugins", "version", "components", "hooks", "commands", "status"], map(_row, distributions))
+        write()
+        for name, value in policy.items():
+            write(f"{name}: {value or 'nothing'}" if value is not None else f"{name}: everything")
+        for problem in found:
+            write(f"\n{problem}")
+    findings = sum(problem.status != "blocked" for problem in found)
+    say(f"problems found: {findings}")
+    if findings:
+        raise typer.Exit(1)
+
+
+def _environment() -> dict[str, str]:
+    versions = {name: _version(name) for name in PACKAGES}
+    return {
+        "losskit": losskit.__version__,
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "platform": platform.platform(),
+        **versions,
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _environment_problems() -> list[Problem]:
+    """What losskit itself requires and does not find."""
+    return [
+        Problem(
+            BUILTIN,
+            losskit.__version__,
+            item.requirement,
+            "missing-dependency",
+            item.reason,
+            f"pip install '{item.requirement}'",
+        )
+        for item in unmet(metadata.requires(BUILTIN) or [])
+    ]
+
+
+def _distributions() -> list[dict[str, Any]]:
+    """What each distribution brings, and how its components fare."""
+    registry = current()
+    found: dict[str, dict[str, Any]] = {}
+    for entry in registry.scanned[0]:
+        brought = found.setdefault(
+            entry.provider,
+            {
+                "distribution": entry.provider,
+                "version": entry.version,
+                "components": 0,
+                "hooks": 0,
+                "commands": 0,
+                "statuses": Counter(spec.status for spec in registry.specs if spec.provider == entry.provider),
+            },
+        )
+        part = {"hooks": "hooks", "command": "commands", "api": None}.get(entry.kind, "components")
+        if part is not None:
+            brought[part] += 1
+    return list(found.values())
+
+
+def _row(brought: dict[str, Any]) -> list[str]:
+    *values, statuses = brought.values()
+    return [*map(str, values), ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))]
+
+
+def _policy(policy: Policy) -> dict[str, Any]:
+    return {
+        "allowed": None if policy.allow is None else sorted(policy.allow),
+        "blocked": sorted(policy.block),
+        "pinned": {name: distribution for name, (distribution, _) in sorted(policy.pins.items())},
+    }

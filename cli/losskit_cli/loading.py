@@ -1,0 +1,103 @@
+"""Imports every component in processes of their own: what crashes, exits or hangs is a finding."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from losskit.discover import Entry
+from losskit.registry import Problem, Spec, current
+
+__all__ = ["import_all"]
+
+
+def import_all(time_limit: float) -> list[Problem]:
+    """Import all components, hooks and commands that may be used; what is wrong with them.
+
+    Args:
+        time_limit: seconds for each of them.
+    """
+    registry = current()
+    usable: list[Spec | Entry] = [spec for spec in registry.specs if spec.status in ("ok", "ambiguous")]
+    usable += [*registry.entries("hooks"), *registry.entries("command")]
+    usable.sort(key=lambda item: item.provider)
+    found = []
+    for _, group in groupby(usable, key=lambda item: item.provider):
+        rest = list(group)
+        while rest:
+            # What ends a process is held against the component it was at; another process goes on behind that one.
+            outcomes = list(_imported(rest, time_limit))
+            found += [_problem(*pair) for pair in zip(rest, outcomes, strict=False) if pair[1] is not None]
+            rest = rest[len(outcomes) :]
+    return found
+
+
+class Failure(NamedTuple):
+    """Why importing failed, and what may help."""
+
+    reason: str
+    fix: str
+
+
+def _imported(items: Sequence[Spec | Entry], time_limit: float) -> Iterator[Failure | None]:
+    """What came of importing each of the items, up to one that ended the process."""
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "losskit_cli.importer"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    lines: queue.Queue[bytes] = queue.Queue()
+    threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+    try:
+        with process.stdin as pipe:
+            pickle.dump([(item if isinstance(item, Spec) else None, item.target) for item in items], pipe)
+        for _ in items:
+            line = lines.get(timeout=time_limit)
+            if not line:
+                yield Failure(f"importing it ended Python {_ending(process.wait())}", "report it to its authors")
+                return
+            error = json.loads(line)
+            yield Failure(**error) if error else None
+    except queue.Empty:
+        yield Failure(f"importing it did not end within {time_limit:g} seconds", "report it, or raise --time-limit")
+    finally:
+        _kill(process)
+
+
+def _read(stream: IO[bytes], lines: queue.Queue[bytes]) -> None:
+    """Hand lines on, at last an empty one."""
+    for line in iter(stream.readline, b""):
+        lines.put(line)
+    lines.put(b"")
+
+
+def _ending(code: int) -> str:
+    return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and what it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
+    process.wait()
+
+
+def _problem(item: Spec | Entry, failure: Failure) -> Problem:
+    file, line = (item.file, item.line) if isinstance(item, Spec) else (None, None)
+    return Problem(item.provider, item.version, item.target, "broken", failure.reason, failure.fix, file, line)

@@ -1,0 +1,88 @@
+"""What commands write: JSON and tables to stdout, messages to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = ["plain", "say", "write", "write_json", "write_table"]
+
+
+def plain(text: object, *, keep: str = "") -> str:
+    r"""Text that cannot steer a terminal: what is not printable is spelled out.
+
+    >>> plain("red \x1b[31m")
+    'red \\x1b[31m'
+    """
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def say(message: object) -> None:
+    """A message for the user, on stderr."""
+    print(plain(message, keep="\n"), file=sys.stderr)  # noqa: T201
+
+
+def write(text: object = "") -> None:
+    """Text that was asked for, on stdout."""
+    print(plain(text, keep="\n"))  # noqa: T201
+
+
+def write_json(record: dict[str, Any]) -> None:
+    """A JSON document with its schema version, on stdout, never styled."""
+    write(json.dumps({"schema": 1, **record}, indent=2, default=str))
+
+
+def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, sections: bool = False) -> None:
+    """A table on a terminal; elsewhere a line of headings and lines of cells, separated by tabs.
+
+    Args:
+        columns: headings.
+        rows: cells.
+        sections: on a terminal the first column becomes headings between the rows.
+    """
+    cells = [[plain(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _draw(columns, cells, sections)
+        return
+    for row in [[name.upper() for name in columns], *cells]:
+        print("\t".join(row))  # noqa: T201
+
+
+def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]], sections: bool) -> None:
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    cells = list(zip(columns, *rows, strict=True))[sections:]
+    widest = [max(map(cell_len, column)) for column in cells]
+    words = [max(cell_len(word) for cell in column for word in (cell.split() or [""])) for column in cells]
+    for (name, *_), width in zip(cells, _fitted(widest, words, console.width - len(cells)), strict=True):
+        table.add_column(name, overflow="fold", width=width)
+    section = ""
+    for row in rows:
+        if sections and row[0] != section:
+            section = row[0]
+            table.add_row(Text(section, style="bold cyan"))
+        table.add_row(*map(Text, row[sections:]))
+    console.print(table)
+
+
+def _fitted(widest: Sequence[int], words: Sequence[int], available: int) -> list[int]:
+    """Widths of columns that fit: lines are wrapped where there is most room, words broken only if they must be.
+
+    >>> _fitted([20, 8], [6, 8], 20), _fitted([20, 8], [6, 8], 10)
+    ([12, 8], [5, 5])
+    """
+    widths = list(widest)
+    for least in (words, [1] * len(widths)):
+        while sum(widths) > available:
+            room = [width - smallest for width, smallest in zip(widths, least, strict=True)]
+            if max(room) <= 0:
+                break
+            widths[room.index(max(room))] -= 1
+    return widths

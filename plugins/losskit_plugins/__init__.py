@@ -1,0 +1,1 @@
+"""The components that losskit brings itself, registered like anybody else's."""

@@ -1,0 +1,1 @@
+"""Similarities of records, one file each."""

@@ -1,0 +1,1 @@
+"""Wrappers: losses around losses, one file each."""

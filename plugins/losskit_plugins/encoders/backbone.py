@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError
 from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as NormalizerSequence
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from losskit.errors import LossError, ModelError, RecipeError
@@ -29,10 +29,13 @@ __all__ = [
     "accepted_inputs",
     "hidden_size",
     "is_causal",
+    "is_pooler",
     "quiet",
     "read_config",
     "read_transformer",
+    "refuse_tokenizer",
     "requested_parts",
+    "require_tokenizer",
 ]
 
 NO_LIMIT = 10**6
@@ -81,6 +84,8 @@ class Tokenizer:
         """
         with reading(folder, "a tokenizer"):
             base = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+        if len(base) <= len(base.all_special_ids):  # what transformers makes of a folder without one
+            raise ModelError(str(folder), expected="a tokenizer", got="none, or one without a vocabulary")
         limit = max_length if max_length is not None else settings.max_seq_length
         positions = getattr(config, "max_position_embeddings", None)
         if limit is None and positions is not None and positions != -1:
@@ -111,7 +116,9 @@ class Tokenizer:
             raise ModelError(f"do_lower_case in {folder}", expected="a fast tokenizer", got=type(self.base).__name__)
         backend = self.base.backend_tokenizer
         before = backend.normalizer
-        steps = list(before) if isinstance(before, NormalizerSequence) else [before] if before is not None else []
+        steps = [] if before is None else [before]
+        if isinstance(before, NormalizerSequence):
+            steps = [before[index] for index in range(len(before))]
         if not any(isinstance(step, Lowercase) for step in steps):
             backend.normalizer = NormalizerSequence([Lowercase(), *steps])
 
@@ -137,9 +144,37 @@ class Tokenizer:
         ids = self([prompt])["input_ids"][0].tolist()
         return len(ids) - (ids[-1] in self.base.all_special_ids)
 
+    def save(self, folder: Path) -> None:
+        """Write it as transformers does."""
+        # transformers writes what a tokenizer was made with, and would forget sides that were set since.
+        self.base.init_kwargs |= {"padding_side": self.base.padding_side, "truncation_side": self.base.truncation_side}
+        self.base.save_pretrained(folder)
+
     def decode(self, features: Features) -> list[str]:
         """The texts of token ids, as far as they can be had back."""
         return self.base.batch_decode(features["input_ids"], skip_special_tokens=True)
+
+
+def require_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:
+    """The tokenizer that a model given from Python needs beside it.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if tokenizer is None:
+        raise RecipeError("tokenizer", expected="the tokenizer of the given model", got="none")
+    return tokenizer
+
+
+def refuse_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """A model folder has its own tokenizer.
+
+    Raises:
+        RecipeError: another one is given.
+    """
+    if tokenizer is not None:
+        got = type(tokenizer).__name__
+        raise RecipeError("tokenizer", expected="none, for the model folder has its own", got=got)
 
 
 def read_transformer(
@@ -147,8 +182,8 @@ def read_transformer(
     auto_class: Any,
     config: PretrainedConfig,
     trust_remote_code: bool,
-    may_be_new: Callable[[str], bool],
-) -> nn.Module:
+    may_be_new: Callable[[PreTrainedModel, str], bool],
+) -> PreTrainedModel:
     """A transformer with the weights of a folder.
 
     Args:
@@ -156,7 +191,7 @@ def read_transformer(
         auto_class: of transformers, such as AutoModel.
         config: of the model.
         trust_remote_code: run code that the folder brings.
-        may_be_new: whether a weight of that name may be missing, and so start at random.
+        may_be_new: whether a weight of that name may be missing from the folder, and so start at random.
 
     Raises:
         ModelError: the folder holds no such model.
@@ -169,6 +204,7 @@ def read_transformer(
             got="a PEFT adapter",
             fix="merge it with merge_and_unload() of peft, and save the result",
         )
+    model: PreTrainedModel
     with reading(folder, "a transformers model"):
         model, report = auto_class.from_pretrained(
             str(folder),
@@ -177,7 +213,7 @@ def read_transformer(
             use_safetensors=True,
             output_loading_info=True,
         )
-    missing = sorted(name for name in report["missing_keys"] if not may_be_new(name))
+    missing = sorted(name for name in report["missing_keys"] if not may_be_new(model, name))
     if missing:
         raise ModelError(
             str(folder),
@@ -194,10 +230,15 @@ def read_config(folder: Path, trust_remote_code: bool) -> PretrainedConfig:
         ModelError: there is none, or of an unknown architecture.
     """
     with reading(folder, "a transformers model"):
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+        config: PretrainedConfig = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
     if getattr(config, "use_cache", False):
         config.use_cache = False
     return config
+
+
+def is_pooler(model: PreTrainedModel, name: str) -> bool:
+    """Whether a weight belongs to the pooler that some transformers end with, and that no embedding passes."""
+    return "pooler" in name.split(".")
 
 
 def hidden_size(config: PretrainedConfig) -> int:
@@ -218,7 +259,7 @@ def is_causal(config: PretrainedConfig) -> bool:
     return architectures[0].endswith("ForCausalLM") and getattr(config, "is_causal", True)
 
 
-def accepted_inputs(model: nn.Module, tokenizer: Tokenizer) -> tuple[str, ...]:
+def accepted_inputs(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[str, ...]:
     """Which of the tokenizer's tensors the model's forward takes."""
     names = dict.fromkeys((*tokenizer.base.model_input_names, "attention_mask"))
     parameters = inspect.signature(model.forward).parameters

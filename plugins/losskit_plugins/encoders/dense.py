@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from losskit.card import Card
 from losskit.errors import ModelError, RecipeError, did_you_mean
@@ -20,43 +19,18 @@ from losskit.output import Output
 from losskit.protocols import Encoder, Features
 
 from .adapters import SentenceTransformerView
-from .backbone import (
-    Tokenizer,
-    accepted_inputs,
-    hidden_size,
-    is_causal,
-    quiet,
-    read_config,
-    read_transformer,
-    requested_parts,
-)
-from .folder import locate, replacing
+from .backbone import accepted_inputs, quiet, requested_parts
+from .dense_parts import Step, gather_parts, place_name
+from .folder import replacing
 from .head import Normalization, Projection
 from .inference import check_texts, evaluating, in_batches
-from .layout import Settings, Stage, TransformerSettings, read_stages, write_stages
+from .layout import Settings, write_stages
 from .pooling import POOLINGS, Pooling, PoolingMode
 from .prompts import Prompts
 
 __all__ = ["DenseEncoder"]
 
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
-ROLE_PROMPTS = {"query": "", "document": ""}
-RUN = TransformerSettings("feature-extraction", output="last_hidden_state", name="token_embeddings")
-
-Step = Normalization | Projection
-
-
-@dataclass
-class _Parts:
-    """What a dense encoder is made of, as read from a folder or taken from Python."""
-
-    transformer: nn.Module
-    tokenizer: Tokenizer
-    before: list[Step]
-    pooling: Pooling
-    after: list[Step]
-    settings: Settings
-    run: TransformerSettings
 
 
 class DenseEncoder(nn.Module):
@@ -105,7 +79,7 @@ class DenseEncoder(nn.Module):
 
     def __init__(
         self,
-        model: str | Path | nn.Module,
+        model: str | Path | PreTrainedModel,
         pooling: PoolingMode | None = None,
         normalize: bool | None = None,
         prompts: Mapping[str, str] | None = None,
@@ -119,7 +93,7 @@ class DenseEncoder(nn.Module):
         super().__init__()
         _check_choice("pooling", pooling, tuple(POOLINGS))
         _check_choice("similarity", similarity, SIMILARITIES)
-        parts = _parts(model, tokenizer, max_length, trust_remote_code)
+        parts = gather_parts(model, tokenizer, max_length, trust_remote_code)
         settings = parts.settings
         self.transformer = parts.transformer
         self.tokenizer = parts.tokenizer
@@ -130,6 +104,9 @@ class DenseEncoder(nn.Module):
             self.pooling = Pooling(self.pooling.token_dimension, [pooling], self.pooling.include_prompt)
         self.prompts = Prompts({**settings.prompts.texts, **(prompts or {})}, settings.prompts.default)
         self.similarity: str = similarity or settings.own.get("similarity_fn_name") or "cosine"
+        if self.similarity not in SIMILARITIES:
+            expected = f"one of {', '.join(SIMILARITIES)}"
+            raise ModelError(f"similarity_fn_name of {model}", expected=expected, got=repr(self.similarity))
         self.truncate_dim: int | None = truncate_dim or settings.own.get("truncate_dim")
         self._settings, self._run = settings, parts.run
         self._inputs = accepted_inputs(self.transformer, self.tokenizer)
@@ -218,7 +195,7 @@ class DenseEncoder(nn.Module):
         device = next(self.parameters()).device
 
         def run(batch: list[str]) -> Tensor:
-            embedding = self(move(self.preprocess(batch, prompt=prompt), device)).embedding
+            embedding: Tensor = self(move(self.preprocess(batch, prompt=prompt), device)).embedding
             return embedding[:, : self.truncate_dim].float()
 
         with evaluating(self):
@@ -239,7 +216,7 @@ class DenseEncoder(nn.Module):
         steps = [*self.token_steps, self.pooling, *self.steps]
         with replacing(path) as folder, quiet():
             self.transformer.save_pretrained(folder)
-            self.tokenizer.base.save_pretrained(folder)
+            self.tokenizer.save(folder)
             self._run.write(folder)
             self._model_settings().write(folder)
             stages = write_stages(folder, ["Transformer", *(step.kind for step in steps)])[1:]
@@ -247,7 +224,7 @@ class DenseEncoder(nn.Module):
                 if step is self.pooling:
                     step.write(stage)
                 else:
-                    step.write(stage, _values(position < len(self.token_steps)))
+                    step.write(stage, place_name(position < len(self.token_steps)))
 
     @classmethod
     def load(cls, path: str | Path, *, trust_remote_code: bool = False) -> Self:
@@ -295,78 +272,6 @@ class DenseEncoder(nn.Module):
         weight = next(self.transformer.parameters())
         self.token_steps.to(weight.device, weight.dtype)
         self.steps.to(weight.device, weight.dtype)
-
-
-def _parts(
-    model: str | Path | nn.Module,
-    tokenizer: PreTrainedTokenizerBase | None,
-    max_length: int | None,
-    trust_remote_code: bool,
-) -> _Parts:
-    if isinstance(model, nn.Module):
-        if tokenizer is None:
-            raise RecipeError("tokenizer", expected="the tokenizer of the given model", got="none")
-        pooling = _default_pooling(model.config)
-        settings = Settings("SentenceTransformer", Prompts(ROLE_PROMPTS))
-        return _Parts(model, Tokenizer(tokenizer, max_length), [], pooling, [], settings, RUN)
-    if tokenizer is not None:
-        raise RecipeError("tokenizer", expected="none, for the model folder has its own", got=type(tokenizer).__name__)
-    return _read_parts(locate(model, code=trust_remote_code), max_length, trust_remote_code)
-
-
-def _read_parts(folder: Path, max_length: int | None, trust_remote_code: bool) -> _Parts:
-    settings = Settings.read(folder, "SentenceTransformer", ("similarity_fn_name", "truncate_dim"), ROLE_PROMPTS)
-    stages = read_stages(folder, ("Transformer", "Pooling", "Normalize", "Dense"))
-    home = folder if stages is None else stages[0].folder
-    config = read_config(home, trust_remote_code)
-    before, pooling, after = _read_steps(folder, stages) or ([], _default_pooling(config), [])
-    run = RUN if stages is None else RUN.read(home)
-    tokenizer = Tokenizer.read(home, config, run, max_length, trust_remote_code)
-    transformer = read_transformer(
-        home, _auto_class(config), config, trust_remote_code, may_be_new=lambda name: "pooler" in name.split(".")
-    )
-    return _Parts(transformer, tokenizer, before, pooling, after, settings, run)
-
-
-def _read_steps(folder: Path, stages: Sequence[Stage] | None) -> tuple[list[Step], Pooling, list[Step]] | None:
-    """What modules.json puts before pooling, the pooling, and what comes after it."""
-    if stages is None:
-        return None
-    at = [index for index, stage in enumerate(stages) if stage.kind == "Pooling"]
-    if len(at) != 1:
-        raise ModelError(str(folder / "modules.json"), expected="one Pooling", got=str(len(at)))
-    before = [_read_step(stage, tokens=True) for stage in stages[1 : at[0]]]
-    after = [_read_step(stage, tokens=False) for stage in stages[at[0] + 1 :]]
-    return before, Pooling.read(stages[at[0]]), after
-
-
-def _read_step(stage: Stage, *, tokens: bool) -> Step:
-    kinds = {step.kind: step for step in (Normalization, Projection)}
-    return kinds[stage.kind].read(stage, _values(tokens))
-
-
-def _values(tokens: bool) -> str:
-    """What a step works on, in the words of sentence-transformers."""
-    return "token_embeddings" if tokens else "sentence_embedding"
-
-
-def _default_pooling(config: PretrainedConfig) -> Pooling:
-    return Pooling(hidden_size(config), ["last-token" if is_causal(config) else "mean"])
-
-
-def _auto_class(config: PretrainedConfig) -> Any:
-    """The class of transformers that loads the part which encodes.
-
-    Raises:
-        ModelError: an encoder-decoder whose encoder transformers cannot load alone.
-    """
-    if not config.is_encoder_decoder:
-        return AutoModel
-    if type(config) not in AutoModelForTextEncoding._model_mapping:
-        raise ModelError(
-            f"model type {config.model_type}", expected="an encoder or a decoder", got="an encoder-decoder of both"
-        )
-    return AutoModelForTextEncoding
 
 
 def _with_normalization(steps: list[Step], normalize: bool | None) -> list[Step]:

@@ -38,11 +38,11 @@ def pool(
             weighing i; "mean_sqrt_len_tokens", the sum over the root of the number of tokens.
         skip: how many leading tokens of each row to leave out (a prompt); weights still count them.
 
-    >>> tokens, mask = torch.tensor([[[1.0], [2.0], [6.0], [9.0]]]), torch.tensor([[1, 1, 1, 0]])
+    >>> tokens, mask = torch.tensor([[[2.0], [2.0], [5.0], [9.0]]]), torch.tensor([[1, 1, 1, 0]])
     >>> [pool(tokens, mask, mode).item() for mode in ("mean", "cls", "max", "last-token")]
-    [3.0, 1.0, 6.0, 6.0]
-    >>> pool(tokens, mask, "weighted-mean").item() == (1 * 1 + 2 * 2 + 3 * 6) / (1 + 2 + 3)
-    True
+    [3.0, 2.0, 5.0, 5.0]
+    >>> pool(tokens, mask, "weighted-mean").item()  # (1 * 2 + 2 * 2 + 3 * 5) / (1 + 2 + 3)
+    3.5
     """
     rank = _rank(mask)
     kept = mask.to(torch.bool)
@@ -110,7 +110,7 @@ POOLINGS: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
-NAMES = {
+NAMES: Mapping[str, PoolingMode] = {
     "cls": "cls",
     "max": "max",
     "mean": "mean",
@@ -119,7 +119,7 @@ NAMES = {
     "lasttoken": "last-token",
 }
 """What sentence-transformers calls each, in the order in which old folders concatenate them."""
-SWITCHES = {
+SWITCHES: Mapping[str, str] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
@@ -170,7 +170,7 @@ class Pooling(nn.Module):
         if type(dimension) is not int or dimension < 1:
             raise ModelError(f"embedding_dimension in {culprit}", expected="a positive number", got=repr(dimension))
         refuse_unknown(config, ("pooling_mode", "include_prompt", "word_embedding_dimension", *SWITCHES), culprit)
-        modes = []
+        modes: list[PoolingMode] = []
         for name in _names(config):
             if name not in NAMES:
                 raise ModelError(f"pooling_mode in {culprit}", expected=f"some of {', '.join(NAMES)}", got=repr(name))

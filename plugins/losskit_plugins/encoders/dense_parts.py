@@ -1,0 +1,134 @@
+"""What a dense encoder is made of, read from a folder or taken from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import (
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    AutoModel,
+    AutoModelForTextEncoding,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from losskit.errors import ModelError
+
+from .backbone import (
+    Tokenizer,
+    hidden_size,
+    is_causal,
+    is_pooler,
+    read_config,
+    read_transformer,
+    refuse_tokenizer,
+    require_tokenizer,
+)
+from .folder import locate
+from .head import Normalization, Projection
+from .layout import Settings, Stage, TransformerSettings, read_stages
+from .pooling import Pooling
+from .prompts import Prompts
+
+__all__ = ["DenseParts", "Step", "gather_parts", "place_name"]
+
+ROLE_PROMPTS = {"query": "", "document": ""}
+RUN = TransformerSettings("feature-extraction", output="last_hidden_state", name="token_embeddings")
+
+Step = Normalization | Projection
+
+
+@dataclass
+class DenseParts:
+    """What a dense encoder is made of, as read from a folder or taken from Python."""
+
+    transformer: PreTrainedModel
+    tokenizer: Tokenizer
+    before: list[Step]
+    pooling: Pooling
+    after: list[Step]
+    settings: Settings
+    run: TransformerSettings
+
+
+def gather_parts(
+    model: str | Path | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    max_length: int | None,
+    trust_remote_code: bool,
+) -> DenseParts:
+    """The parts of an encoder.
+
+    Args:
+        model: a folder, a name of the hub, or a transformers model.
+        tokenizer: of a transformers model, and of nothing else.
+        max_length: overrides the tokenizer's.
+        trust_remote_code: run code that a folder brings.
+
+    Raises:
+        ModelError: the folder cannot be read, or holds what the encoder cannot honour.
+    """
+    if not isinstance(model, nn.Module):
+        refuse_tokenizer(tokenizer)
+        return _read_parts(locate(model, code=trust_remote_code), max_length, trust_remote_code)
+    own = Tokenizer(require_tokenizer(tokenizer), max_length)
+    pooling = _default_pooling(model.config)
+    return DenseParts(model, own, [], pooling, [], Settings("SentenceTransformer", Prompts(ROLE_PROMPTS)), RUN)
+
+
+def _read_parts(folder: Path, max_length: int | None, trust_remote_code: bool) -> DenseParts:
+    settings = Settings.read(folder, "SentenceTransformer", ("similarity_fn_name", "truncate_dim"), ROLE_PROMPTS)
+    stages = read_stages(folder, ("Transformer", "Pooling", "Normalize", "Dense"))
+    home = folder if stages is None else stages[0].folder
+    config = read_config(home, trust_remote_code)
+    before, pooling, after = _read_steps(folder, stages) or ([], _default_pooling(config), [])
+    run = RUN if stages is None else RUN.read(home)
+    tokenizer = Tokenizer.read(home, config, run, max_length, trust_remote_code)
+    transformer = read_transformer(home, _auto_class(config), config, trust_remote_code, may_be_new=is_pooler)
+    return DenseParts(transformer, tokenizer, before, pooling, after, settings, run)
+
+
+def _read_steps(folder: Path, stages: Sequence[Stage] | None) -> tuple[list[Step], Pooling, list[Step]] | None:
+    """What modules.json puts before pooling, the pooling, and what comes after it."""
+    if stages is None:
+        return None
+    at = [index for index, stage in enumerate(stages) if stage.kind == "Pooling"]
+    if len(at) != 1:
+        raise ModelError(str(folder / "modules.json"), expected="one Pooling", got=str(len(at)))
+    before = [_read_step(stage, tokens=True) for stage in stages[1 : at[0]]]
+    after = [_read_step(stage, tokens=False) for stage in stages[at[0] + 1 :]]
+    return before, Pooling.read(stages[at[0]]), after
+
+
+def _read_step(stage: Stage, *, tokens: bool) -> Step:
+    kinds = {step.kind: step for step in (Normalization, Projection)}
+    return kinds[stage.kind].read(stage, place_name(tokens))
+
+
+def place_name(tokens: bool) -> str:
+    """What sentence-transformers calls that on which a step works: token embeddings, or the pooled vector."""
+    return "token_embeddings" if tokens else "sentence_embedding"
+
+
+def _default_pooling(config: PretrainedConfig) -> Pooling:
+    return Pooling(hidden_size(config), ["last-token" if is_causal(config) else "mean"])
+
+
+def _auto_class(config: PretrainedConfig) -> Any:
+    """The class of transformers that loads the part which encodes.
+
+    Raises:
+        ModelError: an encoder-decoder whose encoder transformers cannot load alone.
+    """
+    if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
+        return AutoModelForTextEncoding
+    if config.is_encoder_decoder:
+        raise ModelError(
+            f"model type {config.model_type}", expected="an encoder or a decoder", got="an encoder-decoder of both"
+        )
+    return AutoModel

@@ -1,0 +1,147 @@
+"""Tiny transformers with random weights, and tokenizers trained on a few words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    GPT2Config,
+    GPT2Model,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
+
+TEXTS = [
+    "a cat sat on the mat",
+    "dogs bark",
+    "the quick brown fox jumps over the lazy dog while the cat sat on a mat and the dogs bark at the fox",
+    "Fox",
+    "lazy cats, lazy dogs and one quick fox",
+]
+SPECIAL = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    return list(TEXTS)
+
+
+@pytest.fixture(scope="session")
+def pairs() -> list[tuple[str, str]]:
+    return [(TEXTS[i], TEXTS[j]) for i, j in ((0, 1), (3, 2), (2, 0), (4, 4), (1, 3))]
+
+
+@pytest.fixture(scope="session")
+def word_piece() -> PreTrainedTokenizerBase:
+    trained = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    trained.normalizer = normalizers.BertNormalizer(lowercase=True)
+    trained.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trained.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=120, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
+    trained.train_from_iterator(TEXTS, trainer)
+    ids = [(token, trained.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    trained.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
+    )
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(tokenizer_object=trained, model_max_length=24, model_input_names=names, **SPECIAL)
+
+
+@pytest.fixture(scope="session")
+def byte_pairs() -> PreTrainedTokenizerBase:
+    """Like GPT-2's: no tokens around a text, and no padding token."""
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trained.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<|end|>"], initial_alphabet=alphabet)
+    trained.train_from_iterator(TEXTS, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=trained, eos_token="<|end|>", model_max_length=40)
+
+
+def bert_config(vocabulary: int = 120, **options: object) -> BertConfig:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    return BertConfig(vocab_size=vocabulary, max_position_embeddings=48, **sizes, **options)
+
+
+ARCHITECTURES = {
+    "bert": lambda: BertModel(bert_config()),
+    "roberta": lambda: RobertaModel(
+        RobertaConfig(
+            vocab_size=120,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=24,
+            max_position_embeddings=50,
+            pad_token_id=0,
+        )
+    ),
+    "distilbert": lambda: DistilBertModel(
+        DistilBertConfig(vocab_size=120, dim=16, n_layers=2, n_heads=2, hidden_dim=24, max_position_embeddings=48)
+    ),
+    "gpt2": lambda: GPT2Model(GPT2Config(vocab_size=300, n_embd=16, n_layer=2, n_head=2, n_positions=48)),
+    "classifier": lambda: BertForSequenceClassification(bert_config(num_labels=1)),
+    "classifier3": lambda: BertForSequenceClassification(bert_config(num_labels=3)),
+}
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[[str], PreTrainedModel]:
+    """A transformer by the name of its architecture, the same each time, with weights that matter."""
+
+    def make(name: str) -> PreTrainedModel:
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            model = ARCHITECTURES[name]()
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def plain_folder(tmp_path: Path, make_model, word_piece, byte_pairs) -> Callable[[str], Path]:
+    """A folder as transformers writes it."""
+
+    def write(name: str) -> Path:
+        folder = tmp_path / f"plain-{name}"
+        make_model(name).save_pretrained(folder)
+        (byte_pairs if name == "gpt2" else word_piece).save_pretrained(folder)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def st() -> ModuleType:
+    """sentence-transformers, which checks and is checked."""
+    return pytest.importorskip("sentence_transformers", minversion="6.2")
+
+
+@pytest.fixture
+def edit_json() -> Callable[..., None]:
+    """Change keys of a JSON file; None removes them."""
+
+    def edit(path: Path, **changes: object) -> None:
+        content = json.loads(path.read_text()) if path.exists() else {}
+        content.update(changes)
+        path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+    return edit

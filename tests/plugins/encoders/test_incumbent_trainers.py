@@ -1,0 +1,118 @@
+"""Losses inside the sentence-transformers trainers train exactly as that library's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import losskit
+import pytest
+import torch
+from datasets import Dataset
+from losskit import Direct, GradCache
+from torch import nn
+from transformers import BertForSequenceClassification, BertModel, PreTrainedTokenizerBase
+
+from .conftest import TEXTS, bert_config
+
+sentence_transformers = pytest.importorskip("sentence_transformers", reason="the extra sentence-transformers")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.2}
+PAIRS = Dataset.from_dict(
+    {"anchor": [f"{t} {i}" for i, t in enumerate(TEXTS * 2)], "positive": TEXTS[1:] * 2 + TEXTS[:2]}
+)
+SCORED = Dataset.from_dict({"a": TEXTS * 2, "b": (TEXTS[2:] + TEXTS[:2]) * 2, "score": [0.1 * i for i in range(10)]})
+LISTS = Dataset.from_dict(
+    {
+        "query": TEXTS[:4],
+        "docs": [TEXTS[1:3], TEXTS[2:5], TEXTS[:1] + TEXTS[3:], TEXTS[:2]],
+        "labels": [[1.0, 0.0], [0.0, 2.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0]],
+    }
+)
+
+
+def dense(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    if not folder.exists():
+        torch.manual_seed(1)
+        BertModel(bert_config(**NO_DROPOUT)).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return SentenceTransformer(str(folder), device="cpu")
+
+
+def reranker(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Any:
+    from sentence_transformers import CrossEncoder
+
+    if not folder.exists():
+        torch.manual_seed(1)
+        BertForSequenceClassification(bert_config(num_labels=1, **NO_DROPOUT)).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return CrossEncoder(str(folder), device="cpu")
+
+
+def train(model: Any, loss: nn.Module, data: Dataset, folder: Path) -> Mapping[str, torch.Tensor]:
+    from sentence_transformers import CrossEncoder, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+
+    reranks = isinstance(model, CrossEncoder)
+    arguments = CrossEncoderTrainingArguments if reranks else SentenceTransformerTrainingArguments
+    trainer = CrossEncoderTrainer if reranks else SentenceTransformerTrainer
+    args = arguments(
+        str(folder / "out"), per_device_train_batch_size=4, max_steps=3, learning_rate=0.05, report_to="none",
+        save_strategy="no", use_cpu=True, seed=3, disable_tqdm=True, max_grad_norm=1e9, optim="sgd",
+    )  # fmt: skip
+    trainer(model=model, args=args, train_dataset=data, loss=loss).train()
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def incumbent(name: str) -> Callable[[Any], nn.Module]:
+    from sentence_transformers.cross_encoder import losses as rerankers
+    from sentence_transformers.sentence_transformer import losses
+
+    return {
+        "multiple-negatives-ranking": lambda model: losses.MultipleNegativesRankingLoss(model),
+        "cosent": lambda model: losses.CoSENTLoss(model),
+        "matryoshka": lambda model: losses.MatryoshkaLoss(model, losses.MultipleNegativesRankingLoss(model), [16, 8]),
+        "list-net": lambda model: rerankers.ListNetLoss(model),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "expression", "data", "make"),
+    [
+        ("multiple-negatives-ranking", "multiple-negatives-ranking", PAIRS, dense),
+        ("cosent", "cosent", SCORED, dense),
+        (
+            "matryoshka",
+            # 6.2 brings cut embeddings to unit length, which changes nothing under cosine.
+            {"name": "matryoshka", "dims": [16, 8], "normalize": True, "loss": "multiple-negatives-ranking"},
+            PAIRS,
+            dense,
+        ),
+        ("list-net", "list-net", LISTS, reranker),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_trains_as_the_incumbent(
+    name: str, expression: Any, data: Dataset, make: Any, tmp_path: Path, word_piece: PreTrainedTokenizerBase
+) -> None:
+    folder = tmp_path / "model"
+    start = make(folder, word_piece)
+    theirs = train(start, incumbent(name)(start), data, tmp_path)
+    for execution in (Direct(), Direct(tokens=40), GradCache(mini_batch_size=3)):
+        model = make(folder, word_piece)
+        ours = train(model, losskit.build(expression, model, execution=execution), data, tmp_path)
+        assert ours.keys() == theirs.keys()
+        for key, value in theirs.items():
+            if value.is_floating_point():
+                assert (ours[key] - value).abs().max() < 2e-5, (key, execution)
+        fresh = make(folder, word_piece).state_dict()
+        assert any((ours[key] - fresh[key]).abs().max() > 1e-3 for key in fresh if fresh[key].is_floating_point())

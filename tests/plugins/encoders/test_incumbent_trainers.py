@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import losskit
 import pytest
 import torch
 from datasets import Dataset
-from losskit import Direct, GradCache
 from torch import nn
 from transformers import BertForSequenceClassification, BertModel, PreTrainedTokenizerBase
+
+import losskit
+from losskit import Direct, GradCache
 
 from .conftest import TEXTS, bert_config
 

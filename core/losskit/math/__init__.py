@@ -1,8 +1,9 @@
-"""The mathematics that losses share: tiled scoring, ragged lists, safe reductions."""
+"""The mathematics that losses share: tiled scoring, cosines, ragged lists, safe reductions."""
 
 from .contrastive import Block, softmax_cross_entropy
+from .cosine import normalize, pairwise_cosine
 from .lists import list_index, pad_lists, tuple_index
-from .precision import full_precision, normalize, promoted
+from .precision import full_precision, promoted
 from .reduce import masked_log_softmax, masked_mean, masked_softmax
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "masked_softmax",
     "normalize",
     "pad_lists",
+    "pairwise_cosine",
     "promoted",
     "softmax_cross_entropy",
     "tuple_index",

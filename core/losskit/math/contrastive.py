@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..output import Output
 from ..protocols import Similarity
@@ -50,6 +51,7 @@ def softmax_cross_entropy(
     Rows are worked through in tiles of at most `TILE_BYTES` of scores, and the gradients are formed on the
     way, so that the memory is that of one tile beside the inputs and their gradients. With a similarity that
     has a `transform` a tile costs three matrix products; any other is called per tile and differentiated.
+    The gradients cannot be differentiated again.
 
     Args:
         blocks: the candidates of each row; one softmax runs over all blocks.
@@ -64,19 +66,34 @@ def softmax_cross_entropy(
     transform: Callable[[Output], Tensor] | None = getattr(similarity, "transform", None)
     if transform is None:
         return _called(blocks, targets, weights, similarity, scale)
-    # The same record often stands in several blocks: transform it once.
-    made: dict[int, Tensor] = {}
-    for record in (record for block in blocks for record in (block.rows, block.columns)):
-        if id(record) not in made:
-            made[id(record)] = transform(record)
-    scaled: dict[int, Tensor] = {}
-    for block in blocks:
-        if id(block.rows) not in scaled:
-            scaled[id(block.rows)] = made[id(block.rows)] * scale
-    rows = [scaled[id(block.rows)] for block in blocks]
-    columns = [made[id(block.columns)] for block in blocks]
-    value: Tensor = _Fused.apply([block.adjust for block in blocks], targets, weights, *rows, *columns)
+    vectors = _Vectors(transform, scale)
+    places = [(vectors.place(block.rows, True), vectors.place(block.columns, False)) for block in blocks]
+    factor = 1.0 if isinstance(scale, Tensor) else scale
+    adjusts = [block.adjust for block in blocks]
+    value: Tensor = _Fused.apply(places, adjusts, factor, targets, weights, *vectors.made.values())
     return value
+
+
+class _Vectors:
+    """What the fused tiles multiply: each record once, however many blocks it stands in.
+
+    A scale that may ask for a gradient is multiplied into the rows here, a number into the products later.
+    """
+
+    def __init__(self, transform: Callable[[Output], Tensor], scale: float | Tensor) -> None:
+        self.transform = transform
+        self.scale = scale
+        self.made: dict[tuple[int, bool], Tensor] = {}
+
+    def place(self, record: Output, rows: bool) -> int:
+        """Where the vectors of a record stand among all."""
+        scaled = rows and isinstance(self.scale, Tensor)
+        key = id(record), scaled
+        if key not in self.made:
+            plain = self.made.get((id(record), False))
+            vectors = self.transform(record) if plain is None else plain
+            self.made[key] = vectors * self.scale if scaled else vectors
+        return list(self.made).index(key)
 
 
 def _tiles(rows: int, candidates: int, size: int) -> list[slice]:
@@ -85,19 +102,15 @@ def _tiles(rows: int, candidates: int, size: int) -> list[slice]:
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
-def _softmax(logits: Sequence[Tensor], targets: Tensor, weights: Tensor) -> tuple[Tensor, list[Tensor]]:
+def _softmax(logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """The weighted cross-entropy of a tile, and its derivatives by the logits, which it overwrites."""
-    chosen = logits[0].gather(1, targets[:, None]).squeeze(1)
-    highest = torch.stack([tile.amax(1) for tile in logits]).amax(0) if len(logits) > 1 else logits[0].amax(1)
-    exponentials = [tile.sub_(highest[:, None]).exp_() for tile in logits]
-    total = exponentials[0].sum(1)
-    for tile in exponentials[1:]:
-        total = total + tile.sum(1)
+    chosen = logits.gather(1, targets[:, None]).squeeze(1)
+    highest = logits.amax(1)
+    exponentials = logits.sub_(highest[:, None]).exp_()
+    total = exponentials.sum(1)
     value = (weights * (highest - chosen + total.log())).sum()
-    factor = (weights / total)[:, None]
-    derivatives = [tile.mul_(factor) for tile in exponentials]
-    derivatives[0].scatter_add_(1, targets[:, None], -weights[:, None])
-    return value, derivatives
+    derivatives = exponentials.mul_((weights / total)[:, None])
+    return value, derivatives.scatter_add_(1, targets[:, None], -weights[:, None])
 
 
 class _Fused(torch.autograd.Function):
@@ -105,46 +118,45 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, adjusts: Sequence[Adjust | None], targets: Tensor, weights: Tensor, *tensors: Tensor
+        ctx: Any,
+        places: Sequence[tuple[int, int]],
+        adjusts: Sequence[Adjust | None],
+        scale: float,
+        targets: Tensor,
+        weights: Tensor,
+        *vectors: Tensor,
     ) -> Tensor:
-        blocks = len(adjusts)
-        rows, columns = tensors[:blocks], tensors[blocks:]
-        wanted = any(ctx.needs_input_grad)
-        row_gradients = [torch.empty_like(each) for each in rows] if wanted else []
-        column_gradients: list[Tensor | None] = [None] * blocks
-        value = rows[0].new_zeros(())
-        candidates = sum(each.shape[0] for each in columns)
-        for part in _tiles(rows[0].shape[0], candidates, rows[0].element_size()):
-            logits = [row[part] @ column.T for row, column in zip(rows, columns, strict=True)]
-            for tile, adjust in zip(logits, adjusts, strict=True):
+        gradients = [torch.zeros_like(each) for each in vectors] if any(ctx.needs_input_grad) else []
+        widths = [vectors[column].shape[0] for _, column in places]
+        value = vectors[0].new_zeros(())
+        for part in _tiles(targets.shape[0], sum(widths), vectors[0].element_size()):
+            logits = vectors[0].new_empty(part.stop - part.start, sum(widths))
+            for tile, (row, column), adjust in zip(logits.split(widths, 1), places, adjusts, strict=True):
+                tile.addmm_(vectors[row][part], vectors[column].T, beta=0.0, alpha=scale)
                 if adjust is not None:
                     tile += adjust(tile, part)
             loss, derivatives = _softmax(logits, targets[part], weights[part])
-            value = value + loss
-            if not wanted:
-                continue
-            for index, derivative in enumerate(derivatives):
-                torch.mm(derivative, columns[index], out=row_gradients[index][part])
-                column_gradients[index] = _accumulated(column_gradients[index], derivative, rows[index][part])
-        if wanted:
-            ctx.save_for_backward(*row_gradients, *(each for each in column_gradients if each is not None))
+            value += loss
+            if gradients:
+                for tile, (row, column) in zip(derivatives.split(widths, 1), places, strict=True):
+                    gradients[row][part].addmm_(tile, vectors[column], alpha=scale)
+                    gradients[column].addmm_(tile.T, vectors[row][part], alpha=scale)
+        ctx.save_for_backward(*gradients)
         return value
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, None, *(gradient * upstream for gradient in ctx.saved_tensors)
-
-
-def _accumulated(total: Tensor | None, derivative: Tensor, rows: Tensor) -> Tensor:
-    if total is None:
-        return derivative.T @ rows
-    return total.addmm_(derivative.T, rows)
+        return *(None,) * 5, *(gradient * upstream for gradient in ctx.saved_tensors)
 
 
 def _called(
     blocks: Sequence[Block], targets: Tensor, weights: Tensor, similarity: Similarity, scale: float | Tensor
 ) -> Tensor:
-    """Tiles by calling the similarity, differentiated tile by tile."""
+    """Tiles by calling the similarity."""
+    if torch.compiler.is_compiling():  # which cannot trace the differentiation inside `_Called`
+        everything = slice(0, targets.shape[0])
+        return _called_tile(blocks, targets, weights, similarity, scale, everything)
     records = [record for block in blocks for record in (block.rows, block.columns)]
     tensors = [promoted(tensor) for record in records for tensor in record.tensors()]
     learned = [scale] if isinstance(scale, Tensor) else []
@@ -152,8 +164,26 @@ def _called(
     return value
 
 
+def _called_tile(
+    blocks: Sequence[Block],
+    targets: Tensor,
+    weights: Tensor,
+    similarity: Similarity,
+    scale: float | Tensor,
+    part: slice,
+) -> Tensor:
+    """The weighted cross-entropy of a tile, differentiable."""
+    tiles: list[Tensor] = []
+    for block in blocks:
+        tile = similarity(block.rows[part], block.columns) * scale
+        tiles.append(tile if block.adjust is None else tile + block.adjust(tile.detach(), part))
+    logits = torch.cat(tiles, dim=1)
+    chosen = logits.gather(1, targets[part, None]).squeeze(1)
+    return (weights[part] * (logits.logsumexp(1) - chosen)).sum()
+
+
 class _Called(torch.autograd.Function):
-    """As `_Fused`, for similarities that are not an inner product."""
+    """As `_Fused`, for similarities that are not an inner product: each tile is differentiated at once."""
 
     @staticmethod
     def forward(
@@ -165,41 +195,32 @@ class _Called(torch.autograd.Function):
         scale: float | Tensor,
         *tensors: Tensor,
     ) -> Tensor:
-        needed = ctx.needs_input_grad[5:]
-        leaves = [t.detach().requires_grad_(need) for t, need in zip(tensors, needed, strict=True)]
+        ctx.needed = ctx.needs_input_grad[5:]
+        leaves = [t.detach().requires_grad_(need) for t, need in zip(tensors, ctx.needed, strict=True)]
         rest = iter(leaves)
-        records = [
-            (_around(block.rows, rest), _around(block.columns, rest), block.adjust) for block in blocks
-        ]
+        around = [Block(_around(block.rows, rest), _around(block.columns, rest), block.adjust) for block in blocks]
         factor = next(rest, scale)
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
-        totals: list[Tensor] = [torch.zeros_like(leaf) for leaf in wanted]
+        totals = [torch.zeros_like(leaf) for leaf in wanted]
         value = leaves[0].new_zeros(())
-        candidates = sum(columns.items for _, columns, _ in records)
+        candidates = sum(block.columns.items for block in blocks)
         for part in _tiles(targets.shape[0], candidates, leaves[0].element_size()):
             with torch.enable_grad():
-                scores = [similarity(rows[part], columns) * factor for rows, columns, _ in records]
-            logits = [score.detach().clone() for score in scores]
-            for tile, (_, _, adjust) in zip(logits, records, strict=True):
-                if adjust is not None:
-                    tile += adjust(tile, part)
-            loss, derivatives = _softmax(logits, targets[part], weights[part])
-            value = value + loss
-            if wanted:
-                for total, gradient in zip(
-                    totals, torch.autograd.grad(scores, wanted, derivatives, allow_unused=True), strict=True
-                ):
-                    if gradient is not None:
-                        total += gradient
-        ctx.needed = needed
+                loss = _called_tile(around, targets, weights, similarity, factor, part)
+            value += loss.detach()
+            gradients = torch.autograd.grad(loss, wanted, allow_unused=True) if wanted else ()
+            for total, gradient in zip(totals, gradients, strict=True):
+                if gradient is not None:
+                    total += gradient
         ctx.save_for_backward(*totals)
         return value
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         rest = iter(ctx.saved_tensors)
         return *(None,) * 5, *(next(rest) * upstream if need else None for need in ctx.needed)
 
 
-def _around(record: Output, tensors: Any) -> Output:
+def _around(record: Output, tensors: Iterator[Tensor]) -> Output:
     return record.with_tensors([next(tensors) for _ in record.tensors()])

@@ -8,9 +8,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-__all__ = ["full_precision", "normalize", "promoted"]
-
-EPSILON = 1e-12
+__all__ = ["full_precision", "promoted"]
 
 
 def promoted(tensor: Tensor) -> Tensor:
@@ -27,13 +25,3 @@ def full_precision(tensor: Tensor | None) -> AbstractContextManager[object]:
     if tensor is None or tensor.device.type == "meta" or not torch.is_autocast_enabled(tensor.device.type):
         return contextlib.nullcontext()
     return torch.autocast(tensor.device.type, enabled=False)
-
-
-def normalize(vectors: Tensor) -> Tensor:
-    """Vectors divided by their length, in float32 at least; a zero vector stays zero, with a finite gradient.
-
-    >>> normalize(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
-    tensor([[0.6000, 0.8000],
-            [0.0000, 0.0000]])
-    """
-    return torch.nn.functional.normalize(promoted(vectors), dim=-1, eps=EPSILON)

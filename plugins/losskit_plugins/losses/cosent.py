@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
+from torch import Tensor
+
 from losskit import Card, Execution, Format, Loss, Output, Similarity
 from losskit.errors import LossError
-from torch import Tensor
 
 __all__ = ["CoSENTLoss", "cosent"]
 
@@ -26,10 +27,10 @@ def cosent(scores: Float[Tensor, " rows"], labels: Float[Tensor, " rows"]) -> Fl
     >>> cosent(torch.tensor([0.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 1.0]))
     tensor(1.0986)
     """
-    order = labels.argsort()
-    scores, labels = scores[order], labels[order]
+    labels, order = labels.sort()
+    scores = scores[order]
     # How many labels are strictly below each: the pairs of row j are the first below[j] rows.
-    below = torch.searchsorted(labels, labels, right=False)
+    below = torch.searchsorted(labels, labels)
     sums = torch.cat([scores.new_full((1,), float("-inf")), scores.logcumsumexp(0)])
     terms = sums[below] - scores
     # A row with nothing below has -inf, whose gradient through logsumexp is 0; the zero is the 1 of the formula.
@@ -57,13 +58,14 @@ class CoSENTLoss(Loss):
         formula="log(1 + sum over y_i < y_j of exp(scale (s_i - s_j)))",
         citation="""@article{huang2024cosent,
   title = {{CoSENT}: Consistent Sentence Embedding via Similarity Ranking},
-  author = {Huang, Xiang and Peng, Hao and Zou, Dongcheng and Liu, Zhiwei and Li, Jianxin and Liu, Kay and Wu, Jia and Su, Jianlin and Yu, Philip S.},
+  author = {Huang, Xiang and Peng, Hao and Zou, Dongcheng and Liu, Zhiwei and Li, Jianxin and Liu, Kay and
+            Wu, Jia and Su, Jianlin and Yu, Philip S.},
   journal = {IEEE/ACM Transactions on Audio, Speech, and Language Processing},
   year = {2024}
 }""",
         requirements=["Labels of different height in every batch: equal labels are not compared."],
     )
-    default_similarity = {"dense": "cosine", "sparse": "cosine", "multi-vector": "maxsim"}
+    default_similarity: ClassVar[Mapping[str, str]] = {"dense": "cosine", "sparse": "cosine", "multi-vector": "maxsim"}
 
     def __init__(
         self,

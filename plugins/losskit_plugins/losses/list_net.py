@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtyping import Bool, Float
+from torch import Tensor
+
 from losskit import Card, Execution, Format, ScoreLoss, Similarity
 from losskit.math import masked_log_softmax, masked_softmax
 from losskit.score_loss import Activation
-from torch import Tensor
 
 __all__ = ["ListNetLoss", "list_net"]
 

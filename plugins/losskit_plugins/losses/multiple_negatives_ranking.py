@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
+
 from losskit import Card, Execution, Format, Loss, Output, Similarity
 from losskit.errors import LossError
-from losskit.math import Block, softmax_cross_entropy, tuple_index
-from torch import Tensor
+from losskit.math import Block, promoted, softmax_cross_entropy, tuple_index
 
 __all__ = ["MultipleNegativesRankingLoss", "info_nce"]
 
@@ -125,8 +126,10 @@ class MultipleNegativesRankingLoss(Loss):
         within = {"query_to_query", "doc_to_doc"} & set(self.directions)
         if self.partition_mode == "per_direction" and within:
             raise LossError(
-                f"{name}.directions", expected="query_to_doc and doc_to_query only, with partition_mode='per_direction'",
-                got=repr(self.directions), fix="a direction without a positive needs partition_mode='joint'",
+                f"{name}.directions",
+                expected="query_to_doc and doc_to_query only, with partition_mode='per_direction'",
+                got=repr(self.directions),
+                fix="a direction without a positive needs partition_mode='joint'",
             )
 
 
@@ -138,32 +141,47 @@ class _Batch:
     """
 
     def __init__(self, columns: Sequence[Output], rows: slice) -> None:
+        self.columns = columns
         self.anchors, positives = columns[0], columns[1]
         self.documents = positives if len(columns) == 2 else Output.cat(columns[1:])
-        self.ragged = positives.lists is not None
+        self.counts = positives.lists
         self.n_positives = positives.items
-        device = positives.tensors()[0].device
-        self.document_owners = torch.cat([tuple_index(c.lists, c.items, device) for c in columns[1:]])
-        counts = positives.lists or (1,) * positives.items
-        first, last = sum(counts[: rows.start]), sum(counts[: rows.stop])
-        self.targets = torch.arange(first, last, device=device)
-        self.owners = self.document_owners[first:last]
-        self.row_anchors = self.anchors[self.owners] if self.ragged else self.anchors[rows]
-        self.row_positives = positives.map(lambda tensor: tensor[first:last])
-        self.weights = self._weights(counts, rows)
+        self.device = positives.embedding.device
+        self.first, self.last = rows.start, rows.stop
+        if self.counts is not None:
+            self.first, self.last = sum(self.counts[: rows.start]), sum(self.counts[: rows.stop])
+        self.targets = torch.arange(self.first, self.last, device=self.device)
+        self.weights = self._weights(rows)
+        # A record that stands in several places is the very same object: scoring then works on it once.
+        every_row = (self.first, self.last) == (0, self.n_positives)
+        self.row_positives = positives if every_row else positives.map(lambda t: t[self.first : self.last])
+        if self.counts is None:
+            self.row_anchors = self.anchors if every_row else self.anchors[rows]
+        else:
+            self.row_anchors = self.anchors[self.owners]
 
-    def _weights(self, counts: Sequence[int], rows: slice) -> Tensor:
+    @property
+    def owners(self) -> Tensor:
+        """Made when asked for: most batches never do."""
+        return self.document_owners[self.first : self.last]
+
+    @property
+    def document_owners(self) -> Tensor:
+        """The tuple of each document."""
+        return torch.cat([tuple_index(c.lists, c.items, self.device) for c in self.columns[1:]])
+
+    def _weights(self, rows: slice) -> Tensor:
         """The mean over tuples of the mean over their positives, times sample weights."""
-        embedding = self.documents.tensors()[0]
-        dtype = torch.promote_types(embedding.dtype, torch.float32)
-        share = torch.tensor(counts, device=embedding.device, dtype=dtype)[self.owners].reciprocal()
-        share = share / (rows.stop - rows.start)
+        dtype = promoted(self.documents.embedding).dtype
+        share = torch.full((self.last - self.first,), 1 / (rows.stop - rows.start), device=self.device, dtype=dtype)
+        if self.counts is not None:
+            share = share / torch.tensor(self.counts, device=self.device, dtype=dtype)[self.owners]
         weight = self.anchors.parts.get("weight")
         return share if weight is None else share * weight[self.owners].to(dtype)
 
     def query_to_doc(self, penalty: Any = None) -> Block:
         """Each anchor with all documents, without its other positives."""
-        if not self.ragged:
+        if self.counts is None:
             return Block(self.row_anchors, self.documents, penalty)
 
         def adjust(logits: Tensor, part: slice) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from losskit import Card, Output
-from losskit.math import normalize
 from torch import Tensor
+
+from losskit import Card, Output
+from losskit.math import normalize, pairwise_cosine
 
 __all__ = ["CosineSimilarity"]
 
@@ -28,4 +29,4 @@ class CosineSimilarity:
 
     def pairwise(self, a: Output, b: Output) -> Tensor:
         """Item i with item i, [n]."""
-        return (self.transform(a) * self.transform(b)).sum(-1)
+        return pairwise_cosine(a.embedding, b.embedding)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from losskit import Card, Output
 from losskit.math import promoted
-from torch import Tensor
 
 __all__ = ["DotSimilarity"]
 

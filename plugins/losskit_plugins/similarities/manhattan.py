@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+
 from losskit import Card, Output
 from losskit.math import promoted
-from torch import Tensor
 
 __all__ = ["ManhattanSimilarity"]
 

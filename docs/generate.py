@@ -1,0 +1,165 @@
+"""Writes the pages of docs/reference from the code: components, recipe, command line.
+
+python docs/generate.py            write them
+python docs/generate.py --check    exit 1, with a diff, if one is out of date
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import losskit
+from losskit.card import KINDS
+from losskit.recipe import Recipe
+from losskit_cli.app import COMMANDS
+
+REFERENCE = Path(__file__).parent / "reference"
+PLURALS = {"loss": "Losses", "wrapper": "Wrappers", "regularizer": "Regularizers", "weighting": "Weightings",
+           "similarity": "Similarities", "encoder": "Encoders"}  # fmt: skip
+
+
+def components() -> Iterator[str]:
+    """Every built-in component with what its card says."""
+    yield "# Components\n"
+    yield "What comes with losskit. `losskit show NAME` prints the same, of plugins too.\n"
+    for kind in KINDS:
+        specs = [spec for spec in losskit.find(kind, provider="losskit") if spec.kind == kind]
+        if specs:
+            yield f"## {PLURALS[kind]}\n"
+        for spec in specs:
+            yield from _component(spec)
+
+
+def _component(spec: losskit.Spec) -> Iterator[str]:
+    card = spec.card
+    assert card is not None
+    yield f"### {spec.name}\n"
+    yield f"`{spec.class_name}`. {spec.summary}\n"
+    if card.formula:
+        yield f"```text\n{card.formula}\n```\n"
+    for each in card.formats:
+        yield f"* data: {', '.join(f'`{name}`' for name in each.inputs)}, labels `{each.labels}`"
+    if card.encoders:
+        yield f"* encoders: {', '.join(card.encoders)}"
+    if spec.kind in ("loss", "wrapper"):
+        yield f"* memory beyond its inputs: {card.memory}"
+    for sentence in (*card.requirements, *card.relations):
+        yield f"* {sentence}"
+    if spec.options:
+        yield "\n| option | type | default |\n|---|---|---|"
+    for option in spec.options:
+        default = "required" if option.required else f"`{option.default!r}`"
+        values = " or ".join(map(repr, option.choices)) or option.type
+        yield f"| `{option.name}` | {_code(values)} | {default} |"
+    if card.citation:
+        yield f"\n```bibtex\n{card.citation.strip()}\n```"
+    yield ""
+
+
+def recipe() -> Iterator[str]:
+    """The sections of a recipe and their keys, from the JSON schema."""
+    schema = Recipe.schema()
+    yield "# Recipe\n"
+    yield "Every key of a recipe. `losskit train --schema` prints the same as JSON schema;"
+    yield "[the concept](../concepts/recipes.md) has examples.\n"
+    yield from _section("Top", schema)
+    for name, section in sorted(schema["$defs"].items()):
+        yield from _section(name, section)
+
+
+def _section(name: str, section: dict[str, Any]) -> Iterator[str]:
+    yield f"## {name}\n"
+    if section.get("description"):
+        yield f"{section['description'].splitlines()[0]}\n"
+    yield "| key | type | default | meaning |\n|---|---|---|---|"
+    for key, entry in section["properties"].items():
+        default = "required" if key in section.get("required", ()) else f"`{_default(entry)}`"
+        yield f"| `{key}` | {_type(entry)} | {default} | {_cell(entry.get('description', ''))} |"
+    yield ""
+
+
+def _default(entry: dict[str, Any]) -> str:
+    if "default" in entry:
+        value = entry["default"]
+        return "{}" if isinstance(value, dict) else json.dumps(value)
+    return {"object": "{}", "array": "[]"}[entry["type"]]
+
+
+def _type(entry: dict[str, Any]) -> str:
+    if "$ref" in entry:
+        name = entry["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in entry:
+        return " or ".join(dict.fromkeys(_type(each) for each in entry["anyOf"]))
+    if "enum" in entry:
+        return " or ".join(f"`{value}`" for value in entry["enum"])
+    if entry.get("type") == "array":
+        return f"list of {_type(entry['items'])}" if entry.get("items") else "list"
+    if entry.get("type") == "object" and isinstance(entry.get("additionalProperties"), dict):
+        return f"map of {_type(entry['additionalProperties'])}"
+    return {"object": "map", "null": "null"}.get(entry.get("type", ""), entry.get("type", "anything"))
+
+
+def _code(text: str) -> str:
+    return f"`{_cell(text)}`" if text else ""
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def commands() -> Iterator[str]:
+    """The help of the command line."""
+    yield "# Command line\n"
+    yield "What `losskit --help` and `losskit COMMAND --help` print. Exit codes are"
+    yield "in [Policy and provenance](../concepts/policy.md#exit-codes).\n"
+    yield f"## losskit\n\n```text\n{_help()}\n```\n"
+    for name in COMMANDS:
+        yield f"## losskit {name}\n\n```text\n{_help(name)}\n```\n"
+
+
+def _help(*arguments: str) -> str:
+    environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
+    done = subprocess.run(
+        [sys.executable, "-m", "losskit_cli", "--no-plugins", *arguments, "--help"],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+
+
+PAGES: dict[str, Callable[[], Iterator[str]]] = {
+    "components.md": components,
+    "recipe.md": recipe,
+    "commands.md": commands,
+}
+
+
+def main() -> int:
+    """Write or check every page."""
+    check = sys.argv[1:] == ["--check"]
+    stale = 0
+    for name, page in PAGES.items():
+        path = REFERENCE / name
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        new = "\n".join(page()).rstrip() + "\n"
+        if check and new != old:
+            stale = 1
+            diff = difflib.unified_diff(old.splitlines(True), new.splitlines(True), str(path), "generated")
+            sys.stdout.writelines(diff)
+        elif not check:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(new, encoding="utf-8")
+    if stale:
+        sys.stdout.write("\nOut of date: run docs/generate.py\n")
+    return stale
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The examples of the README and of the documentation run, and give what they show."""
+
+from __future__ import annotations
+
+import doctest
+import os
+import pty
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .pages import ROOT, Block, agrees, blocks, commands, pages
+
+TIME_LIMIT = 300
+"""Seconds for one command."""
+
+_STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+# Pages that train a model: the README shows the same, and runs always.
+SLOW = {"docs/quickstart.md", "docs/concepts/recipes.md"}
+
+
+def _page(path: Path) -> object:
+    name = path.relative_to(ROOT).as_posix()
+    return pytest.param(path, id=name, marks=[pytest.mark.slow, pytest.mark.quick] if name in SLOW else [])
+
+
+@pytest.mark.parametrize("page", [_page(path) for path in pages()])
+def test_examples(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for block in blocks(page):
+        if not block.note.startswith("not run"):
+            _run(block, namespace, f"{page.relative_to(ROOT)}:{block.line}")
+
+
+def _run(block: Block, namespace: dict[str, object], where: str) -> None:
+    if block.file:
+        Path(block.file).parent.mkdir(parents=True, exist_ok=True)
+        Path(block.file).write_text(block.text, encoding="utf-8")
+    elif block.language == "console":
+        for command, shown in commands(block):
+            _run_command(command, shown, where, numbers_vary=block.note == "numbers vary")
+    elif block.language == "python":
+        exec(compile(block.text, where, "exec"), namespace)
+    elif block.language == "pycon":
+        test = doctest.DocTestParser().get_doctest(block.text, namespace, where, where, 0)
+        report: list[str] = []
+        runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+        failures = runner.run(test, out=report.append, clear_globs=False).failed
+        assert not failures, "".join(report)
+        namespace.update(test.globs)
+
+
+def _run_command(command: str, shown: str, where: str, *, numbers_vary: bool) -> None:
+    scripts = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        "XDG_CONFIG_HOME": str(Path.cwd() / ".config"),
+        "XDG_CACHE_HOME": str(Path.cwd() / ".cache"),
+        "COLUMNS": "80",
+        "NO_COLOR": "1",
+        "TERM": "dumb",
+    }
+    code, got = _on_terminal(["bash", "-c", command], environment)
+    # A command that is shown to fail shows what it says.
+    assert code == 0 or shown.strip(), f"{where}: {command!r} exits with {code}:\n{got}"
+    if shown.strip():
+        assert agrees(shown, got, numbers_vary=numbers_vary), f"{where}: {command!r} gives\n{got}\nnot\n{shown}"
+
+
+def _on_terminal(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
+    """The exit code and output of a command whose stdout is a terminal; what it says on stderr comes last."""
+    reading, terminal = pty.openpty()
+    with tempfile.TemporaryFile("w+") as errors:
+        running = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=terminal, stderr=errors)
+        os.close(terminal)
+        got = b"".join(_chunks(reading))
+        os.close(reading)
+        code = running.wait(TIME_LIMIT)
+        errors.seek(0)
+        return code, _STYLE.sub("", got.decode()).replace("\r", "") + errors.read()
+
+
+def _chunks(terminal: int) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk = os.read(terminal, 65536)
+        except OSError:  # so Linux reads the end of a terminal
+            return
+        if not chunk:
+            return
+        yield chunk

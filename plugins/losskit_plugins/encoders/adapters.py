@@ -81,8 +81,8 @@ class _View:
         texts: list[str] = self.model.tokenizer.batch_decode(features["input_ids"], skip_special_tokens=True)
         return texts
 
-    def _prompt(self, role: str, prompt: str | None) -> str | None:
-        return Prompts(self.model.prompts, self.model.default_prompt_name).resolve(role, prompt) or None
+    def _prompt(self, role: str, prompt: str | None) -> str:
+        return Prompts(self.model.prompts, self.model.default_prompt_name).resolve(role, prompt)
 
 
 class SentenceTransformerView(_View):
@@ -120,6 +120,8 @@ class SentenceTransformerView(_View):
             return Output(self.model(dict(features))["sentence_embedding"], parts=parts)
         with self._layers() as hidden:
             made = self.model(dict(features))
+        if not hidden:
+            raise LossError("layers", expected="a transformer that gives its hidden states", got="none")
         layers = tuple(self._embed({**made, "token_embeddings": tokens}) for tokens in hidden)
         return Output(made["sentence_embedding"], layers=layers, parts=parts)
 
@@ -133,10 +135,13 @@ class SentenceTransformerView(_View):
         progress: bool = False,
     ) -> NDArray[np.float32]:
         """Vectors [n, d] of n texts, as the object's own encode gives them."""
+        texts = check_texts(texts)
+        if not texts:
+            return np.zeros((0, self.model.get_embedding_dimension() or 0), np.float32)
         methods = {"query": self.model.encode_query, "document": self.model.encode_document}
         with evaluating(self.model):
             vectors = methods.get(role, self.model.encode)(
-                check_texts(texts),
+                texts,
                 prompt=self._prompt(role, prompt),
                 batch_size=batch_size,
                 show_progress_bar=progress,
@@ -154,7 +159,7 @@ class SentenceTransformerView(_View):
         hidden: list[Tensor] = []
         config, before = transformer.config, transformer.config.output_hidden_states
         hook = transformer.register_forward_hook(
-            lambda module, args, made: hidden.extend(made.pop("all_layer_embeddings"))
+            lambda module, args, made: hidden.extend(made.pop("all_layer_embeddings", ()))
         )
         config.output_hidden_states = True
         try:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as NormalizerSequence
@@ -17,7 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from losskit.errors import LossError, ModelError, RecipeError
+from losskit.errors import DataError, LossError, ModelError, RecipeError
 from losskit.output import Output, Tokens
 from losskit.protocols import Features
 
@@ -46,12 +44,12 @@ class Tokenizer:
     """A transformers tokenizer as the encoders use it.
 
     Args:
-        base: the tokenizer; it is copied before anything in it changes.
+        base: the tokenizer, which is changed.
         max_length: the most tokens of a text, prompt and special tokens included; None: as it has it.
     """
 
     def __init__(self, base: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
-        self.base = copy.deepcopy(base)
+        self.base = base
         if max_length is not None:
             if max_length < 1:
                 raise RecipeError("max_length", expected="1 or more", got=str(max_length))
@@ -123,9 +121,13 @@ class Tokenizer:
             backend.normalizer = NormalizerSequence([Lowercase(), *steps])
 
     def __call__(self, texts: Sequence[str], others: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Texts, or pairs of texts, to padded and truncated tensors [n, t]."""
+        """Texts, or pairs of texts, to padded and truncated tensors [n, t].
+
+        Raises:
+            DataError: there are none, for no transformer takes an empty batch.
+        """
         if not texts:
-            return {name: torch.zeros(0, 0, dtype=torch.long) for name in ("input_ids", "attention_mask")}
+            raise DataError("a column of a batch", expected="at least one text", got="none")
         return dict(
             self.base(
                 list(texts),
@@ -281,8 +283,12 @@ def requested_parts(
             raise LossError("needs of the loss", expected=f"some of {', '.join(known)} of this encoder", got=repr(need))
     if "input_ids" not in needs:
         return {}
-    mask = features["attention_mask"].bool()
-    return {"input_ids": Tokens(features["input_ids"], mask, fill=padding.get("input_ids", 0))}
+    ids, mask = features.get("input_ids"), features.get("attention_mask")
+    if ids is None or mask is None or ids.shape != mask.shape:
+        raise LossError(
+            "needs of the loss", expected="features with input_ids and attention_mask [n, t]", got=f"{sorted(features)}"
+        )
+    return {"input_ids": Tokens(ids, mask.bool(), fill=padding.get("input_ids", 0))}
 
 
 @contextmanager
@@ -304,11 +310,11 @@ def reading(folder: Path, wanted: str) -> Iterator[None]:
 def quiet() -> Iterator[None]:
     """Keep the progress bars and reports of transformers off the terminal."""
     bars, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if bars:
-            transformers_logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

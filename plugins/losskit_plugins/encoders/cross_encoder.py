@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,8 +116,7 @@ class CrossEncoder(nn.Module):
     @property
     def num_labels(self) -> int:
         """How many numbers it gives per pair."""
-        labels: int = self.transformer.config.num_labels
-        return labels
+        return self.transformer.config.num_labels or 1
 
     @property
     def max_length(self) -> int | None:
@@ -240,7 +240,8 @@ def _parts(
         return _read_parts(locate(model, code=trust_remote_code), num_labels, max_length, trust_remote_code)
     if num_labels not in (None, model.config.num_labels):
         raise RecipeError("num_labels", expected=f"the model's {model.config.num_labels}", got=str(num_labels))
-    return _Parts(model, Tokenizer(require_tokenizer(tokenizer), max_length), Settings("CrossEncoder"), RUN, None)
+    own = Tokenizer(copy.deepcopy(require_tokenizer(tokenizer)), max_length)
+    return _Parts(model, own, Settings("CrossEncoder"), RUN, None)
 
 
 def _read_parts(folder: Path, num_labels: int | None, max_length: int | None, trust_remote_code: bool) -> _Parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def gather_parts(
     if not isinstance(model, nn.Module):
         refuse_tokenizer(tokenizer)
         return _read_parts(locate(model, code=trust_remote_code), max_length, trust_remote_code)
-    own = Tokenizer(require_tokenizer(tokenizer), max_length)
+    own = Tokenizer(copy.deepcopy(require_tokenizer(tokenizer)), max_length)
     pooling = _default_pooling(model.config)
     return DenseParts(model, own, [], pooling, [], Settings("SentenceTransformer", Prompts(ROLE_PROMPTS)), RUN)
 

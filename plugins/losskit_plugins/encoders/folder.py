@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from huggingface_hub import snapshot_download
@@ -17,6 +17,8 @@ from huggingface_hub import snapshot_download
 from losskit.errors import ModelError
 
 __all__ = ["inside", "locate", "read_json", "replacing", "require_safetensors", "write_json"]
+
+Json = TypeVar("Json", dict[str, Any], list[Any])
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 DOWNLOADED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken")
@@ -76,18 +78,25 @@ def locate(name: str | Path, *, code: bool = False) -> Path:
         ) from error
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, kind: type[Json]) -> Json:
     """What a JSON file holds.
 
+    Args:
+        path: of the file.
+        kind: dict or list.
+
     Raises:
-        ModelError: it is missing or no JSON.
+        ModelError: it is missing, no JSON, or of another kind.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(str(path), expected="a file", got="nothing there") from error
     except (OSError, ValueError) as error:
         raise ModelError(str(path), expected="JSON", got=_first_line(error), fix="restore the file") from error
+    if not isinstance(content, kind):
+        raise ModelError(str(path), expected=f"a JSON {kind.__name__}", got=type(content).__name__)
+    return content
 
 
 def write_json(path: Path, content: Any, **options: Any) -> None:

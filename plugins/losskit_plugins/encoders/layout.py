@@ -49,7 +49,7 @@ class Stage:
     def config(self) -> dict[str, Any]:
         """Its config.json, or nothing where it has none."""
         path = self.folder / "config.json"
-        return read_json(path) if path.exists() else {}
+        return read_json(path, dict) if path.exists() else {}
 
 
 def read_stages(folder: Path, kinds: Sequence[str]) -> list[Stage] | None:
@@ -65,7 +65,7 @@ def read_stages(folder: Path, kinds: Sequence[str]) -> list[Stage] | None:
     path = folder / "modules.json"
     if not path.exists():
         return None
-    entries = read_json(path)
+    entries = read_json(path, list)
     stages = []
     try:
         for entry in entries:
@@ -151,7 +151,7 @@ class Settings:
             ModelError: the folder holds another type of model.
         """
         path = folder / "config_sentence_transformers.json"
-        content = dict(read_json(path)) if path.exists() else {}
+        content = read_json(path, dict) if path.exists() else {}
         content.pop("__version__", None)
         plain = not (folder / "modules.json").exists()
         found = content.pop("model_type", model_type if plain else "SentenceTransformer")
@@ -162,8 +162,7 @@ class Settings:
                 got=f"model_type {found}",
                 fix="use the encoder for that type; losskit.load(path) finds it",
             )
-        texts = {name: text or "" for name, text in (content.pop("prompts", None) or {}).items()}
-        prompts = Prompts({**defaults, **texts}, content.pop("default_prompt_name", None))
+        prompts = _prompts(content.pop("prompts", None), content.pop("default_prompt_name", None), defaults, path)
         return cls(model_type, prompts, {key: content.pop(key, None) for key in own}, content)
 
     def write(self, folder: Path) -> None:
@@ -181,6 +180,18 @@ class Settings:
             "prompts": dict(self.prompts.texts),
         }
         write_json(folder / "config_sentence_transformers.json", content, indent=2, sort_keys=True)
+
+
+def _prompts(texts: Any, default: Any, defaults: Mapping[str, str], path: Path) -> Prompts:
+    """The prompts of a folder over those that every model of its type has."""
+    given = {} if texts is None else texts
+    if not isinstance(given, dict) or not all(isinstance(text, str | None) for text in given.values()):
+        raise ModelError(f"'prompts' in {path}", expected="texts by name", got=repr(texts))
+    known = {**defaults, **{name: text or "" for name, text in given.items()}}
+    if default is not None and default not in known:
+        expected = f"the name of one of the prompts, {', '.join(known)}"
+        raise ModelError(f"'default_prompt_name' in {path}", expected=expected, got=repr(default))
+    return Prompts(known, default)
 
 
 @dataclass(frozen=True)
@@ -212,7 +223,7 @@ class TransformerSettings:
         path = next((folder / name for name in TRANSFORMER_FILES if (folder / name).exists()), None)
         if path is None:
             return self
-        config = {key: value for key, value in read_json(path).items() if value is not None}
+        config = {key: value for key, value in read_json(path, dict).items() if value is not None}
         refuse_unknown(
             {key: value for key, value in config.items() if value != {}},
             (*self._content(), "max_seq_length", "do_lower_case", "unpad_inputs"),
@@ -222,11 +233,14 @@ class TransformerSettings:
             found = config.get(key, wanted)
             if found != wanted:
                 raise ModelError(f"{key!r} in {path}", expected=repr(wanted), got=repr(found))
+        length = config.get("max_seq_length")
+        if length is not None and type(length) is not int:
+            raise ModelError(f"'max_seq_length' in {path}", expected="a number of tokens", got=repr(length))
         return TransformerSettings(
             self.task,
             self.output,
             self.name,
-            max_seq_length=config.get("max_seq_length"),
+            max_seq_length=length,
             lower_case=config.get("do_lower_case", False),
             unpad=config.get("unpad_inputs"),
         )

@@ -170,12 +170,10 @@ class Pooling(nn.Module):
         if type(dimension) is not int or dimension < 1:
             raise ModelError(f"embedding_dimension in {culprit}", expected="a positive number", got=repr(dimension))
         refuse_unknown(config, ("pooling_mode", "include_prompt", "word_embedding_dimension", *SWITCHES), culprit)
-        modes: list[PoolingMode] = []
-        for name in _names(config):
-            if name not in NAMES:
-                raise ModelError(f"pooling_mode in {culprit}", expected=f"some of {', '.join(NAMES)}", got=repr(name))
-            modes.append(NAMES[name])
-        return cls(dimension, modes, bool(config.get("include_prompt", True)))
+        names = _names(config)
+        if not names or any(name not in tuple(NAMES) for name in names):
+            raise ModelError(f"pooling_mode in {culprit}", expected=f"some of {', '.join(NAMES)}", got=repr(names))
+        return cls(dimension, [NAMES[name] for name in names], bool(config.get("include_prompt", True)))
 
     def write(self, stage: Stage) -> None:
         """Describe it in a model folder."""
@@ -197,5 +195,5 @@ def _names(config: Mapping[str, Any]) -> list[str]:
     """The modes a configuration names, in the words of sentence-transformers."""
     if "pooling_mode" in config:
         modes = config["pooling_mode"]
-        return [modes] if isinstance(modes, str) else list(modes)
+        return modes if isinstance(modes, list) else [modes]
     return [name for switch, name in SWITCHES.items() if config.get(switch)] or ["mean"]

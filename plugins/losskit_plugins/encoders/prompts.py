@@ -24,12 +24,6 @@ class Prompts:
     texts: Mapping[str, str] = field(default_factory=dict)
     default: str | None = None
 
-    def __post_init__(self) -> None:
-        if self.default is not None and self.default not in self.texts:
-            raise RecipeError(
-                "default_prompt_name", expected=f"one of the prompts {sorted(self.texts)}", got=repr(self.default)
-            )
-
     def resolve(self, role: str, prompt: str | None) -> str:
         """The prompt of a text: the given one, else that of its role, else the default.
 

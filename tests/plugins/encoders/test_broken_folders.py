@@ -100,9 +100,21 @@ def test_a_similarity_it_does_not_know(folder: Path, edit_json: Edit) -> None:
     assert "expected one of cosine, dot, euclidean, manhattan, got 'maxsim'" in refusal(folder)
 
 
+@pytest.mark.parametrize("prompts", [["query: "], {"query": 3}])
+def test_prompts_that_are_none(folder: Path, edit_json: Edit, prompts: object) -> None:
+    edit_json(folder / "config_sentence_transformers.json", prompts=prompts)
+    assert "config_sentence_transformers.json: expected texts by name, got" in refusal(folder)
+
+
+def test_a_default_prompt_that_is_not_there(folder: Path, edit_json: Edit) -> None:
+    edit_json(folder / "config_sentence_transformers.json", default_prompt_name="qury")
+    assert "expected the name of one of the prompts, query, document, got 'qury'" in refusal(folder)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ({"max_seq_length": "128"}, "expected a number of tokens, got '128'"),
         ({"transformer_task": "fill-mask"}, "'transformer_task' in"),
         ({"module_output_name": "sentence_embedding"}, "expected 'token_embeddings', got 'sentence_embedding'"),
         ({"modality_config": {"message": {}}}, "'modality_config' in"),
@@ -128,6 +140,8 @@ def test_settings_that_say_nothing_are_no_obstacle(folder: Path, edit_json: Edit
     ("changes", "message"),
     [
         ({"pooling_mode": "median"}, "expected some of cls, max, mean"),
+        ({"pooling_mode": ["mean", {}]}, "got ['mean', {}]"),
+        ({"pooling_mode": []}, "got []"),
         ({"embedding_dimension": None}, "embedding_dimension in"),
         ({"embedding_dimension": "16"}, "expected a positive number, got '16'"),
         ({"attention_heads": 4}, "'attention_heads' in"),

@@ -190,6 +190,8 @@ def test_batches_and_progress_change_nothing(encoder: DenseEncoder, texts) -> No
 
 def test_no_texts_give_no_rows(encoder: DenseEncoder) -> None:
     assert encoder.encode([]).shape == (0, 16)
+    with pytest.raises(DataError, match="a column of a batch: expected at least one text, got none"):
+        encoder.preprocess([])
 
 
 def test_a_missing_text_is_named(encoder: DenseEncoder) -> None:

@@ -34,12 +34,33 @@ def test_a_hub_name_that_cannot_be_had_says_so(monkeypatch: pytest.MonkeyPatch, 
     assert "HF_HUB_OFFLINE" in str(error.value)
 
 
+def test_a_hub_name_is_fetched_without_pickles_and_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = {}
+
+    def fetch(name: str, *, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        asked[name] = allow_patterns
+        return str(tmp_path)
+
+    monkeypatch.setattr("losskit_plugins.encoders.folder.snapshot_download", fetch)
+    assert locate("someone/plain") == locate("someone/code", code=True) == tmp_path
+    assert "*.safetensors" in asked["someone/plain"]
+    assert not {"*.py", "*.bin"} & set(asked["someone/plain"])
+    assert set(asked["someone/code"]) - set(asked["someone/plain"]) == {"*.py"}
+
+
 @pytest.mark.parametrize("content", ["", "{", '{"a": '])
 def test_a_broken_json_file_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "modules.json"
     path.write_text(content)
     with pytest.raises(ModelError, match=r"modules\.json: expected JSON"):
-        read_json(path)
+        read_json(path, dict)
+
+
+def test_json_of_another_kind(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text("[]")
+    with pytest.raises(ModelError, match=r"config\.json: expected a JSON dict, got list"):
+        read_json(path, dict)
 
 
 @pytest.mark.parametrize("relative", ["../other", "/etc"])

@@ -32,8 +32,3 @@ def test_a_role_that_is_no_prompt_lists_those_there_are() -> None:
     with pytest.raises(RecipeError) as error:
         PROMPTS.resolve("querry", None)
     assert str(error.value) == "role: expected one of text, query, document, title, got 'querry'"
-
-
-def test_the_default_must_be_there() -> None:
-    with pytest.raises(RecipeError, match="default_prompt_name: expected one of the prompts"):
-        Prompts({"query": ""}, default="qury")

@@ -1,0 +1,93 @@
+"""Values and gradients, and how far two of them are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..loss import Value
+
+__all__ = ["TOLERANCE", "Result", "Violation", "differentiate", "require_equal", "total"]
+
+TOLERANCE = 1e-10
+"""The relative error, by the largest entry, at which two results in float64 count as equal."""
+
+
+class Violation(Exception):  # noqa: N818 - a finding
+    """A law does not hold.
+
+    Args:
+        message: what was compared.
+        expected: what the law asks for.
+        got: what came.
+    """
+
+    def __init__(self, message: str, expected: object = "", got: object = "") -> None:
+        super().__init__(message)
+        self.expected, self.got = str(expected), str(got)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A scalar and its gradients, which are zero where nothing flows."""
+
+    value: Tensor
+    gradients: tuple[Tensor, ...]
+
+
+def total(value: Value) -> Tensor:
+    """The objective: a scalar, or the sum of its components."""
+    return torch.stack(list(value.values())).sum() if isinstance(value, dict) else value
+
+
+def differentiate(value: Value, inputs: Sequence[Tensor]) -> Result:
+    """The objective with its gradients by some tensors.
+
+    Raises:
+        Violation: nothing flows to any of them.
+    """
+    objective = total(value)
+    if not objective.requires_grad:
+        raise Violation("the loss is not connected to its inputs", "a value with a gradient", "a constant")
+    found = torch.autograd.grad(objective, list(inputs), allow_unused=True)
+    if all(gradient is None for gradient in found):
+        raise Violation("no gradient reaches the inputs", "a gradient", "none")
+    pairs = zip(inputs, found, strict=True)
+    gradients = tuple(torch.zeros_like(x) if gradient is None else gradient for x, gradient in pairs)
+    return Result(objective.detach(), gradients)
+
+
+def require_equal(what: str, expected: Result, got: Result, tolerance: float = TOLERANCE) -> None:
+    """Raise unless value and gradient agree.
+
+    Raises:
+        Violation: they do not; says what was compared.
+    """
+    _require_close(f"{what}: the value differs", expected.value, got.value, tolerance)
+    a, b = _flat(expected.gradients), _flat(got.gradients)
+    if a.shape != b.shape:
+        raise Violation(f"{what}: the gradient has another size", a.numel(), b.numel())
+    _require_close(f"{what}: the gradient differs", a, b, tolerance)
+
+
+def _require_close(message: str, expected: Tensor, got: Tensor, tolerance: float) -> None:
+    if not (expected.isfinite().all() and got.isfinite().all()):
+        raise Violation(f"{message}, for it is not finite", _shown(expected), _shown(got))
+    if not expected.numel():
+        return
+    largest = float(torch.maximum(expected.abs().max(), got.abs().max()))
+    error = float((expected - got).abs().max())
+    if error > tolerance * largest:
+        relative = f"relative error {error / largest:.1e}, more than {tolerance:.0e}"
+        raise Violation(f"{message}: {relative}", _shown(expected), _shown(got))
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.double().flatten() for tensor in tensors]) if tensors else torch.zeros(0)
+
+
+def _shown(tensor: Tensor) -> str:
+    return f"{float(tensor):.12g}" if tensor.numel() == 1 else f"norm {float(tensor.norm()):.12g}"

@@ -1,0 +1,146 @@
+"""Laws of whole batches: from features through the encoder to the gradients of parameters."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..clock import Clock
+from ..execution import Direct, Execution, GradCache
+from ..loss import Loss
+from ..protocols import Features
+from .batches import Batch
+from .compare import Result, Violation, differentiate, require_equal, total
+from .law import NotApplicable, law
+from .subject import Subject
+
+__all__ = ["dropout", "executions", "forward", "order", "padding", "untouched"]
+
+PLAIN = Direct(merge=False)
+TOKENS = 24
+EXECUTIONS: tuple[Execution, ...] = (
+    Direct(),
+    Direct(tokens=TOKENS),
+    Direct(rows=2),
+    GradCache(mini_batch_size=4),
+    GradCache(mini_batch_tokens=TOKENS),
+    GradCache(mini_batch_size=5, merge=False, rows=1),
+)
+SAME_FORWARDS = (
+    (Direct(tokens=TOKENS), GradCache(mini_batch_tokens=TOKENS)),
+    (Direct(merge=False), GradCache(mini_batch_size=1000, merge=False)),
+    (Direct(merge=True), GradCache(mini_batch_size=1000, merge=True)),
+)
+"""Pairs that run the same forwards: in one graph, and again in the backward."""
+
+
+def forward(
+    subject: Subject, loss: Loss, batch: Batch | None = None, features: Sequence[Features] | None = None
+) -> Result:
+    """The value of a training forward, and the gradients of all parameters."""
+    batch = batch or subject.batch
+    loss.set_clock(Clock(step=1, progress=0.5))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(subject.seed)
+        value = loss(batch.features(loss) if features is None else features, batch.flat_labels)
+        # A replay must not depend on the random state that the backward finds.
+        torch.rand(3)
+        return differentiate(value, [p for p in loss.parameters() if p.requires_grad])
+
+
+@law(3, "loss", "wrapper")
+def executions(subject: Subject) -> None:
+    """Merging, packing by tokens, slices of rows and gradient caching change nothing."""
+    expected = _executed(subject, PLAIN)
+    for execution in EXECUTIONS:
+        require_equal(repr(execution), expected, _executed(subject, execution))
+
+
+@law(3, "loss", "wrapper")
+def dropout(subject: Subject) -> None:
+    """With dropout, gradient caching equals an ordinary backward through the same forwards."""
+    for plain, cached in SAME_FORWARDS:
+        require_equal(
+            f"{cached!r} with dropout", _executed(subject, plain, dropout=0.3), _executed(subject, cached, dropout=0.3)
+        )
+
+
+def _executed(subject: Subject, execution: Execution, dropout: float = 0.0) -> Result:
+    loss = subject.build(dropout=dropout)
+    loss.execution = execution
+    return forward(subject, loss)
+
+
+@law(5, "loss", "wrapper", "similarity")
+def order(subject: Subject) -> None:
+    """The order of rows does not matter."""
+    loss = subject.build()
+    expected = forward(subject, loss)
+    if any(isinstance(part.drawn, Tensor) for _, part in loss.tree()):
+        raise NotApplicable("its draws belong to rows")
+    rows = list(range(subject.batch.rows))
+    for permuted in (rows[::-1], rows[2:] + rows[:2]):
+        got = forward(subject, subject.build(), subject.batch.take(permuted))
+        require_equal(f"rows in the order {permuted}", expected, got)
+
+
+@law(5, "loss", "wrapper", "similarity")
+def padding(subject: Subject) -> None:
+    """More padding of the features changes nothing."""
+    loss = subject.build()
+    expected = forward(subject, loss)
+    padded = [_padded(features) for features in subject.batch.features(loss)]
+    require_equal("with three more positions of padding", expected, forward(subject, subject.build(), features=padded))
+
+
+def _padded(features: Features) -> Features:
+    def widened(value: Any) -> Any:
+        if not (isinstance(value, Tensor) and value.ndim == 2):
+            return value
+        return nn.functional.pad(value, (0, 3))
+
+    return {key: widened(value) for key, value in features.items()}
+
+
+@law(6, "loss", "wrapper", "similarity")
+def untouched(subject: Subject) -> None:
+    """A call leaves its inputs, global random state, default dtype and the model's mode as they were."""
+    for training in (True, False):
+        loss = subject.build()
+        loss.model.train(training)
+        batch = subject.batch
+        features, labels = batch.features(loss), batch.flat_labels
+        before = _state(loss, features, labels)
+        with torch.set_grad_enabled(training):
+            value = total(loss(features, labels))
+        if training:
+            value.backward()
+        after = _state(loss, features, labels)
+        for name, was in before.items():
+            if was != after[name]:
+                raise Violation(f"a call changes {name}", was, after[name])
+
+
+def _state(loss: Loss, features: Sequence[Features], labels: Tensor | None) -> dict[str, Any]:
+    tensors = {
+        f"feature {key!r} of column {place}": value
+        for place, each in enumerate(features)
+        for key, value in each.items()
+        if isinstance(value, Tensor)
+    }
+    tensors |= {} if labels is None else {"the labels": labels}
+    weights = loss.model.state_dict()
+    return {
+        **{name: tensor.tolist() for name, tensor in tensors.items()},
+        **{f"the version of {name}": tensor._version for name, tensor in {**tensors, **weights}.items()},
+        "the keys of its features": [sorted(each) for each in features],
+        "the random state of torch": torch.get_rng_state().tolist(),
+        "the random state of Python": random.getstate(),
+        "the default dtype": torch.get_default_dtype(),
+        "grad mode": torch.is_grad_enabled(),
+        "the mode of the model": [part.training for part in loss.model.modules()],
+    }

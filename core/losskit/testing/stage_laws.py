@@ -1,0 +1,201 @@
+"""Laws of the loss stage: `compute` as a pure function of records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import LossError
+from ..loss import Loss
+from ..output import Output
+from ..score_loss import ScoreLoss
+from .compare import Result, Violation, differentiate, require_equal, total
+from .law import NotApplicable, law
+from .subject import Subject, as_leaf
+
+__all__ = ["additivity", "compiles", "degenerate", "half_precision", "masking", "meta"]
+
+HALF_TOLERANCE = 0.02
+
+
+def _leaves(columns: Sequence[Output], loss: Loss) -> list[Tensor]:
+    """What the stage differentiates by: the records, and what the loss owns."""
+    owned = dict.fromkeys(loss.parameters()).keys() - set(loss.model.parameters())
+    records = [tensor for column in columns for tensor in column.tensors() if tensor.requires_grad]
+    return records + [parameter for parameter in loss.parameters() if parameter in owned]
+
+
+def _rows(columns: Sequence[Output]) -> slice:
+    return slice(0, columns[0].tuples)
+
+
+def _prepared(subject: Subject) -> tuple[Loss, list[Output], Tensor | None]:
+    """A loss with its draws made, leaves for records, and labels."""
+    loss = subject.build()
+    columns = subject.records(loss)
+    loss._draw(False, [column.tuples for column in columns])
+    return loss, columns, subject.batch.flat_labels
+
+
+def _whole(loss: Loss, columns: Sequence[Output], labels: Tensor | None) -> Result:
+    return differentiate(loss.compute(columns, labels, _rows(columns)), _leaves(columns, loss))
+
+
+@law(2, "loss", "wrapper")
+def additivity(subject: Subject) -> None:
+    """The mean over slices of `rows`, weighted by `denominator`, is the whole."""
+    loss, columns, labels = _prepared(subject)
+    if not loss.row_wise:
+        raise NotApplicable("it is not row-wise")
+    expected = _whole(loss, columns, labels)
+    rows = columns[0].tuples
+    for size in (1, 2, rows - 1):
+        slices = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+        values = [_components(loss.compute(columns, labels, part)) for part in slices]
+        weights = [loss.denominator(columns, labels, part) for part in slices]
+        joined = [_mean(key, values, weights) for key in values[0]]
+        got = differentiate(torch.stack(joined).sum(), _leaves(columns, loss))
+        require_equal(f"slices of {size} rows", expected, got)
+
+
+def _components(value: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+    return value if isinstance(value, dict) else {"": value}
+
+
+def _mean(key: str, values: Sequence[dict[str, Tensor]], weights: Sequence[Any]) -> Tensor:
+    shares = [_share(weight, key) for weight in weights]
+    terms: list[Tensor] = [value[key] * share for value, share in zip(values, shares, strict=True)]
+    return torch.stack(terms).sum().div(sum(shares))
+
+
+def _share(weight: Any, key: str) -> Any:
+    """A component's denominator: its own, or that of the component whose part it is."""
+    while isinstance(weight, dict) and key not in weight:
+        key = key.rpartition("/")[0]
+    return weight[key] if isinstance(weight, dict) else weight
+
+
+@law(5, "loss", "wrapper", "similarity")
+def masking(subject: Subject) -> None:
+    """What stands at masked positions of records, or of scored lists, changes nothing."""
+    loss, columns, labels = _prepared(subject)
+    if any(column.mask is not None for column in columns):
+        changed = [replace(column, embedding=_with_garbage(column)) for column in columns]
+        require_equal("other values of masked tokens", _whole(loss, columns, labels), _whole(loss, changed, labels))
+    elif isinstance(loss, ScoreLoss):
+        _require_masked_scores_unread(loss)
+    else:
+        raise NotApplicable("nothing is masked")
+
+
+def _with_garbage(column: Output) -> Tensor:
+    assert column.embedding is not None
+    assert column.mask is not None
+    return as_leaf(column.embedding.masked_fill(~column.mask[..., None], 123.0))
+
+
+def _require_masked_scores_unread(loss: ScoreLoss) -> None:
+    where = torch.tensor([[True, True, True], [True, False, False], [False, False, False]])
+    generator = torch.Generator().manual_seed(0)
+    scores, labels = (torch.rand(3, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+
+    def filled(fill: float) -> Result:
+        leaf = as_leaf(scores.masked_fill(~where, fill))
+        return differentiate(loss.score(leaf, labels.masked_fill(~where, fill), where), [leaf])
+
+    expected = filled(0.0)
+    require_equal("other values at masked places", expected, filled(50.0))
+    if expected.gradients[0][~where].any():
+        raise Violation("a gradient reaches masked scores", "zeros", expected.gradients[0].tolist())
+
+
+@law(7, "loss", "wrapper", "similarity")
+def degenerate(subject: Subject) -> None:
+    """Zero, identical, huge and tiny records, equal labels and a single row: finite and connected, or a clear error."""
+    for name, change in DEGENERATE.items():
+        loss, columns, labels = _prepared(subject)
+        changed = [_changed(column, change) for column in columns]
+        _require_finite(name, loss, changed, labels)
+    loss, columns, labels = _prepared(subject)
+    if labels is not None:
+        _require_finite("equal labels", loss, columns, torch.zeros_like(labels))
+    loss = subject.build()
+    single = subject.batch.take([0])
+    columns = subject.records(loss, single)
+    loss._draw(False, [1] * len(columns))
+    _require_finite("one row", loss, columns, single.flat_labels)
+
+
+DEGENERATE: dict[str, Callable[[Tensor], Tensor]] = {
+    "zero records": torch.zeros_like,
+    "identical records": lambda t: t[:1].expand_as(t).clone(),
+    "huge records": lambda t: t * 1e100,
+    "tiny records": lambda t: t * 1e-100,
+    "a zero among others": lambda t: t.index_fill(0, torch.tensor([0]), 0.0),
+}
+
+
+def _changed(column: Output, change: Callable[[Tensor], Tensor]) -> Output:
+    return column.map_embedding(lambda embedding: as_leaf(change(embedding.detach())))
+
+
+def _require_finite(name: str, loss: Loss, columns: Sequence[Output], labels: Tensor | None) -> None:
+    try:
+        found = _whole(loss, columns, labels)
+    except LossError:
+        return  # refused by name, which is as good
+    except Violation as violation:
+        raise Violation(f"{name}: {violation}", violation.expected, violation.got) from None
+    for what, tensors in (("value", [found.value]), ("gradient", found.gradients)):
+        if not all(tensor.isfinite().all() for tensor in tensors):
+            raise Violation(f"{name}: the {what} is not finite", "finite numbers", "NaN or infinity")
+
+
+@law(8, "loss", "wrapper", "similarity")
+def half_precision(subject: Subject) -> None:
+    """Records in bfloat16 and float16 give the gradient of float64 on the same rounded records, within 2 %."""
+    for dtype in (torch.bfloat16, torch.float16):
+        loss, columns, labels = _prepared(subject)
+        halves = [_cast(column, dtype) for column in columns]
+        doubles = [_cast(column, torch.float64) for column in halves]
+        expected = _whole(loss, doubles, labels)
+        got = _whole(loss.float(), halves, labels)
+        value = replace(got, value=expected.value)
+        require_equal(f"records in {dtype}", expected, value, HALF_TOLERANCE)
+
+
+def _cast(column: Output, dtype: torch.dtype) -> Output:
+    return column.map(lambda tensor: as_leaf(tensor.to(dtype) if tensor.is_floating_point() else tensor))
+
+
+@law(10, "loss", "wrapper", "similarity")
+def meta(subject: Subject) -> None:
+    """`compute` and its backward run on the meta device: they read nothing on the host."""
+    loss, columns, labels = _prepared(subject)
+    loss.to("meta")
+    away = [column.map(lambda t: t.detach().to("meta").requires_grad_(t.requires_grad)) for column in columns]
+    value = total(loss.compute(away, None if labels is None else labels.to("meta"), _rows(away)))
+    if value.device.type != "meta":
+        raise Violation("the loss leaves the device of its records", "meta", value.device)
+    value.backward()
+
+
+@law(10, "loss", "wrapper", "similarity")
+def compiles(subject: Subject) -> None:
+    """`compute` is one graph for torch.compile, and gives the same."""
+    loss, columns, labels = _prepared(subject)
+    expected = _whole(loss, columns, labels)
+    tensors = [tensor for column in columns for tensor in column.tensors()]
+
+    def stage(*flat: Tensor) -> Tensor:
+        rest = iter(flat)
+        again = [column.map(lambda _: next(rest)) for column in columns]
+        return total(loss.compute(again, labels, _rows(columns)))
+
+    torch.compiler.reset()
+    compiled = torch.compile(stage, backend="aot_eager", fullgraph=True)
+    require_equal("compiled", expected, differentiate(compiled(*tensors), _leaves(columns, loss)))

@@ -1,0 +1,134 @@
+"""What the laws are checked on: a component, the encoder under it, and the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..card import Card, Format
+from ..loss import Loss, Value
+from ..output import Output
+from .batches import Batch, random_batch
+from .toys import ToyEncoder
+
+__all__ = ["Subject", "subjects"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A component with an encoder family and a format.
+
+    Args:
+        make: a loss's class, or a function from a model to the loss; a similarity's class, or a function.
+        kind: "loss", "wrapper" or "similarity".
+        family: of the toy encoder.
+        form: the data; None: the first format.
+        negatives: columns that a starred input gives.
+        lists: inputs that hold several texts per row.
+        weights: whether rows have sample weights.
+        equals: for a wrapper that its options make the identity: what makes the inner loss.
+        seed: of encoder and data.
+    """
+
+    make: Callable[..., Any]
+    kind: str = "loss"
+    family: str = "dense"
+    form: Format | None = None
+    negatives: int = 1
+    lists: tuple[str, ...] = ("documents",)
+    weights: bool = False
+    equals: Callable[..., Loss] | None = None
+    seed: int = 0
+
+    def __str__(self) -> str:
+        parts = [self.family, *(self.form.inputs if self.form else ())]
+        return "-".join([*parts, *(["weights"] if self.weights else [])])
+
+    def build(self, *, dropout: float = 0.0, seed: int | None = None) -> Loss:
+        """The loss on a new toy encoder, the same each time; a similarity stands in a loss that reads it."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed if seed is None else seed)
+            model = ToyEncoder(self.family, dropout=dropout)
+            if self.kind == "similarity":
+                return _Reading(model, self.make())
+            loss: Loss = self.make(model)
+            return loss
+
+    @cached_property
+    def card(self) -> Card | None:
+        """That of the component."""
+        built = self.build()
+        owner = built.similarity if isinstance(built, _Reading) else built
+        return getattr(type(owner), "card", None)
+
+    @cached_property
+    def batch(self) -> Batch:
+        """The data."""
+        form = self.form or self.build().formats[0]
+        return random_batch(
+            form, negatives=self.negatives, lists=self.lists, weights=self.weights, dimension=8, seed=self.seed
+        )
+
+    def records(self, loss: Loss, batch: Batch | None = None) -> list[Output]:
+        """The columns as the loss stage gets them, as leaves that ask for gradients."""
+        features = (batch or self.batch).features(loss)
+        needs = tuple(dict.fromkeys(need for _, part in loss.tree() for need in part.needs))
+        columns = []
+        for each in features:
+            lists, weight = each.pop("lists", None), each.pop("weight", None)
+            with torch.no_grad():
+                column = replace(loss.encoder(each, needs), lists=lists)
+            parts = column.parts if weight is None else {**column.parts, "weight": weight}
+            columns.append(replace(column, parts=parts).map(as_leaf))
+        return columns
+
+
+def as_leaf(tensor: Tensor) -> Tensor:
+    """A copy that asks for a gradient, if one can flow to it."""
+    return tensor.detach().clone().requires_grad_(tensor.is_floating_point())
+
+
+def subjects(
+    make: Callable[..., Any],
+    *,
+    kind: str = "loss",
+    families: Sequence[str] | None = None,
+    **settings: Any,
+) -> list[Subject]:
+    """A subject for every encoder family and format of a component.
+
+    Args:
+        make: as in `Subject`.
+        kind: as in `Subject`.
+        families: of encoders; None: those of its card.
+        settings: further arguments of `Subject`.
+    """
+    first = Subject(make, kind, **settings)
+    if families is None:
+        families = first.card.encoders if first.card is not None else ("dense",)
+    found = [replace(first, family=family) for family in families]
+    if first.form is not None:
+        return found
+    return [replace(each, form=form) for each in found for form in each.build().formats]
+
+
+class _Reading(Loss):
+    """Reads all of a similarity: mean over i of sum over j of sin(s_ij), plus 2 sin of the pairwise one."""
+
+    card: ClassVar[Card] = Card(
+        formats=[Format(["text", "text"])], encoders=["dense", "sparse", "multi-vector"], memory="B"
+    )
+
+    def __init__(self, model: Any, similarity: Any) -> None:
+        super().__init__(model)
+        self.similarity = similarity
+
+    def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:
+        """Matrix and pairwise of the tuples `rows`."""
+        a, b = columns[0][rows], columns[1]
+        return (self.matrix(a, b).sin().sum(1) + 2 * self.pairwise(a, b[rows]).sin()).mean()

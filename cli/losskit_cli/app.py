@@ -48,14 +48,14 @@ class Lazy(TyperCommand):
 class Commands(TyperGroup):
     """losskit's own commands and those of plugins; only the one that is called is imported."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         """Our own, then those of plugins."""
         names: set[str] = set()
         with contextlib.suppress(LosskitError):  # help is shown even where the configuration cannot be read
             names.update(entry.name for entry in registry.current().entries("command"))
         return [*COMMANDS, *sorted(names - COMMANDS.keys())]
 
-    def get_command(self, ctx: typer.Context, name: str) -> Lazy | None:
+    def get_command(self, ctx: Any, name: str) -> Lazy | None:
         """What is known of a command without importing it."""
         if name in COMMANDS:
             target, line = COMMANDS[name]
@@ -64,7 +64,7 @@ class Commands(TyperGroup):
         providers = ", ".join(f"{entry.provider}=={entry.version}" for entry in entries)
         return Lazy(name, f"From {providers}.", lambda: _from_plugin(name, entries)) if entries else None
 
-    def resolve_command(self, ctx: typer.Context, args: list[str]) -> tuple[str | None, Any, list[str]]:
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """The command that is called, imported."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, command.load() if isinstance(command, Lazy) else command, rest

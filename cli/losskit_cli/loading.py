@@ -38,7 +38,7 @@ def import_all(time_limit: float) -> list[Problem]:
         while rest:
             # What ends a process is held against the component it was at; another process goes on behind that one.
             outcomes = list(_imported(rest, time_limit))
-            found += [_problem(*pair) for pair in zip(rest, outcomes, strict=False) if pair[1] is not None]
+            found += [_problem(item, failure) for item, failure in zip(rest, outcomes, strict=False) if failure]
             rest = rest[len(outcomes) :]
     return found
 

@@ -70,10 +70,11 @@ def _build(expression: Any, kind: str, path: str, context: _Context) -> Any:
     _check_names(options, parameters, spec.name, path)
     inner = _Context(context.model)
     for option, value in options.items():
-        annotation = _annotation(cls, parameters[option])
-        given[option] = _checked(
-            _resolved(value, annotation, f"{path}.{option}", inner), annotation, f"{path}.{option}"
-        )
+        annotation, place = _annotation(cls, parameters[option]), f"{path}.{option}"
+        if _takes_components(annotation):
+            value = _resolved(value, annotation, place, inner)
+        # Whether an object will do, the constructor knows better than its annotation.
+        given[option] = _checked(value, annotation, place) if _is_plain(value) else value
     try:
         return cls(**given)
     except LosskitError:
@@ -95,13 +96,9 @@ def _check_names(options: Mapping[str, Any], parameters: Mapping[str, inspect.Pa
         if option not in parameters:
             fix = did_you_mean(option, parameters) or "remove it"
             raise RecipeError(f"{path}.{option}", expected=listed, got="an unknown one", fix=fix)
-    for parameter in parameters.values():
-        if (
-            parameter.default is parameter.empty
-            and parameter.name not in options
-            and parameter.kind.name != "VAR_KEYWORD"
-        ):
-            raise RecipeError(f"{path}.{parameter.name}", expected="a value", got="none", fix=f"{name} needs it")
+    for option, parameter in parameters.items():
+        if parameter.default is parameter.empty and option not in options:
+            raise RecipeError(f"{path}.{option}", expected="a value", got="none", fix=f"{name} needs it")
 
 
 # Annotations
@@ -140,14 +137,21 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
+def _takes_components(annotation: Any) -> bool:
+    return _kind(annotation) is not None or any(map(_takes_components, get_args(annotation)))
+
+
+def _kind(annotation: Any) -> str | None:
+    bases = annotation.__mro__ if isinstance(annotation, type) else ()
+    return next((kind for base, kind in _kinds().items() if base in bases), None)
+
+
 def _resolved(value: Any, annotation: Any, path: str, context: _Context) -> Any:
     """A value with the components that it names in the places of such annotations built."""
-    members, kinds = _members(annotation), _kinds()
+    members = _members(annotation)
     named = isinstance(value, str) or (isinstance(value, Mapping) and "name" in value)
-    for member in members:
-        bases = member.__mro__ if isinstance(member, type) else ()
-        kind = next((kinds[base] for base in bases if base in kinds), None)
-        if named and kind is not None and not (isinstance(value, str) and str in members):
+    for kind in filter(None, map(_kind, members)):
+        if named and not (isinstance(value, str) and str in members):
             return _build(value, kind, path, context)
     for member in members:
         origin, item = get_origin(member), (get_args(member) or (Any,))
@@ -164,7 +168,10 @@ def _is(origin: Any, container: type) -> bool:
 
 
 def _checked(value: Any, annotation: Any, path: str) -> Any:
-    """A value as its annotation has it: lists fill tuples, but no text becomes a number."""
+    """A value of a recipe as its annotation has it, by the rules of strict JSON.
+
+    Lists fill tuples and texts fill paths, but no text becomes a number.
+    """
     from pydantic import ConfigDict, PydanticSchemaGenerationError, ValidationError, create_model
 
     if annotation is Any:
@@ -175,10 +182,7 @@ def _checked(value: Any, annotation: Any, path: str) -> Any:
     except PydanticSchemaGenerationError:
         return value  # an annotation that pydantic has no schema for leaves the check to the constructor
     try:
-        # Strict JSON has exactly the rules of recipes; what JSON cannot hold is checked as the object it is.
-        if _is_plain(value):
-            return checker.model_validate_json(json.dumps({"value": value})).value
-        return checker.model_validate({"value": value}).value
+        return checker.model_validate_json(json.dumps({"value": value})).value
     except ValidationError as error:
         errors = error.errors()
         if len(errors) == 1:

@@ -203,12 +203,16 @@ def get(kind: str | None, reference: str) -> Spec:
     'CosineSimilarity'
     """
     claims = lookup(reference, kind)
+    if not claims[0].provider:
+        return claims[0]
     if len({_space(spec.kind) for spec in claims}) > 1:
         choices = ", ".join(f"{spec.kind}:{spec.name}" for spec in claims)
         raise AmbiguousError(f"{reference!r} is of several kinds: {choices}", fix="write one of these")
-    decided = claims[0] if len(claims) == 1 else current().decide(claims, claims[0].name)
-    if decided is None or (decided.status == "ambiguous" and "/" not in reference and not is_target(reference)):
-        providers = ", ".join(f"{spec.provider}=={spec.version}" for spec in claims)
+    name = reference.partition(":")[2] or reference
+    rivals = [spec for spec in current().specs if spec.name == name and _space(spec.kind) == _space(claims[0].kind)]
+    decided = current().decide(rivals or claims, name)
+    if decided is None or decided not in claims:
+        providers = ", ".join(f"{spec.provider}=={spec.version}" for spec in rivals or claims)
         raise AmbiguousError(f"{claims[0].kind} {reference!r} is provided by {providers}", fix=_choose(claims))
     return decided
 

@@ -400,9 +400,9 @@ def _choices(annotation: ast.expr) -> list[Any]:
 
 
 class _NotLiteralError(Exception):
-    def __init__(self, node: ast.AST) -> None:
+    def __init__(self, node: ast.AST, wanted: str = "a literal") -> None:
         self.line = getattr(node, "lineno", None)
-        super().__init__(f"{' '.join(ast.unparse(node).split())[:60]!r} is not a literal")
+        super().__init__(f"{' '.join(ast.unparse(node).split())[:60]!r} is not {wanted}")
 
 
 def _card(node: ast.ClassDef, resolve: Callable[[ast.expr], str]) -> Record | None:
@@ -423,7 +423,7 @@ def _card(node: ast.ClassDef, resolve: Callable[[ast.expr], str]) -> Record | No
 def _call(node: ast.expr, cls: type[Card] | type[Format], resolve: Callable[[ast.expr], str]) -> Record:
     """`Card(...)` or `Format(...)` as the name called and its fields."""
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name | ast.Attribute):
-        raise _NotLiteralError(node)
+        raise _NotLiteralError(node, f"{cls.__name__}(...)")
     names = [item.name for item in fields(cls)]
     if len(node.args) > len(names) or any(keyword.arg is None for keyword in node.keywords):
         raise _NotLiteralError(node)

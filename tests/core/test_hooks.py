@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from losskit import hookimpl, registry
+from losskit.hooks import Hooks
+from losskit.policy import Policy
+from losskit.registry import find, get
+
+GOOD = """
+import losskit
+
+@losskit.hookimpl
+def losskit_checks():
+    return ["check of a", "another"]
+
+@losskit.hookimpl
+def losskit_train_callbacks(recipe):
+    return [("callback", recipe)]
+"""
+
+
+def add(site, distribution: str, source: str, target: str = "") -> None:
+    module = distribution.replace("-", "_")
+    site.add(distribution, points={"hooks": {"x": target or module}}, modules={f"{module}.py": source})
+
+
+def hooks(**policy) -> Hooks:
+    registry.refresh(Policy.read(**policy))
+    return Hooks()
+
+
+def test_the_marker_is_pluggys() -> None:
+    import pluggy
+
+    assert isinstance(hookimpl, pluggy.HookimplMarker)
+    assert hookimpl.project_name == "losskit"
+
+
+def test_every_item_comes_with_its_distribution_in_order(site) -> None:
+    add(site, "lk-b", GOOD.replace("of a", "of b"))
+    add(site, "lk-a", GOOD)
+    found = hooks()
+    assert [(entry.provider, item) for entry, item in found.call("losskit_checks")] == [
+        ("lk-a", "check of a"),
+        ("lk-a", "another"),
+        ("lk-b", "check of b"),
+        ("lk-b", "another"),
+    ]
+    assert [item for _, item in found.call("losskit_train_callbacks", recipe=7)] == [("callback", 7)] * 2
+    assert found.call("losskit_components") == []
+    assert found.problems == []
+
+
+def test_nothing_is_loaded_before_it_is_asked_for_nor_what_is_blocked(site) -> None:
+    add(site, "lk-a", GOOD)
+    add(site, "lk-b", GOOD)
+    registry.refresh()
+    find()
+    assert not site.imported
+    assert [entry.provider for entry, _ in hooks(block=["lk-a"]).call("losskit_checks")] == ["lk-b", "lk-b"]
+    assert site.imported == {"lk_b"}
+    assert hooks(plugins=False).call("losskit_checks") == []
+
+
+def test_what_one_breaks_stays_with_it(site) -> None:
+    add(site, "lk-a", "raise RuntimeError('boom')")
+    add(site, "lk-b", "import sys; sys.exit(1)")
+    add(site, "lk-c", "import losskit\n@losskit.hookimpl\ndef losskit_checks(no_such_argument): return []\n")
+    add(site, "lk-d", "import losskit\n@losskit.hookimpl\ndef losskit_future(): return []\n")
+    add(site, "lk-e", "import losskit\n@losskit.hookimpl\ndef losskit_checks(): raise ValueError('late')\n")
+    add(site, "lk-f", "import losskit\n@losskit.hookimpl\ndef losskit_checks(): return 3\n")
+    add(site, "lk-g", GOOD)
+    add(site, "lk-h", "x = 1", target="lk_h:gone")
+    found = hooks()
+    assert [item for _, item in found.call("losskit_checks")] == ["check of a", "another"]
+    said = {problem.distribution: problem.reason for problem in found.problems}
+    assert said["lk-a"] == "loading it raises RuntimeError: boom"
+    assert said["lk-b"] == "loading it raises SystemExit: 1"
+    assert "PluginValidationError" in said["lk-c"]
+    assert "no_such_argument" in said["lk-c"]
+    assert said["lk-d"] == "it implements losskit_future, which this losskit does not call"
+    assert said["lk-e"] == "losskit_checks raises ValueError: late"
+    assert "TypeError" in said["lk-f"]
+    assert "AttributeError" in said["lk-h"]
+    assert {problem.distribution for problem in found.problems if problem.status == "incompatible"} == {"lk-d"}
+
+
+def test_generated_components_are_read_like_all_others(site) -> None:
+    source = """
+import losskit
+
+class Made:
+    '''Made by a hook.'''
+    card = losskit.Card(formats=[losskit.Format(["text"])])
+
+@losskit.hookimpl
+def losskit_components():
+    return [("loss", "made", "lk_a:Made"), ("loss", "bad"), ("thing", "made", "lk_a:Made")]
+"""
+    add(site, "lk-a", source)
+    found = hooks()
+    registry.current().add(found.components())
+    spec = get("loss", "made")
+    assert (spec.provider, spec.summary, spec.status) == ("lk-a", "Made by a hook.", "ok")
+    assert spec.load().__name__ == "Made"
+    assert len(found.problems) == 2
+    assert "gives ('loss', 'bad'), not (kind, name" in found.problems[0].reason

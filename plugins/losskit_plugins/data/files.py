@@ -21,7 +21,7 @@ from .formats import Row, format_of, read_rows
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["Peek", "files_of", "load", "match_source", "peek", "read"]
+__all__ = ["Peek", "checked_rows", "files_of", "format_name", "load", "match_source", "peek", "read"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Peek:
 def files_of(source: Source) -> tuple[Path, ...]:
     """The files that a source is read from."""
     path = Path(source.path)
-    return beir.files_of(path, source.split) if _format(source) == "beir" else (path,)
+    return beir.files_of(path, source.split) if format_name(source) == "beir" else (path,)
 
 
 def peek(source: Source, count: int = 20) -> Peek:
@@ -87,10 +87,10 @@ def read(source: Source, matched: Match, *, progress: bool = False) -> tuple[Dat
         "stamp": _stamp(source),
         "losskit": __version__,
     }
-    features = _features(matched, next(_checked(**key)))
+    features = _features(matched, next(checked_rows(source, matched)))
     with _bars(progress):
         try:
-            rows = Dataset.from_generator(_checked, features=features, gen_kwargs=key)
+            rows = Dataset.from_generator(_cached, features=features, gen_kwargs=key)
         except DatasetGenerationError as error:
             if isinstance(error.__cause__, DataError):
                 raise error.__cause__ from None
@@ -99,6 +99,26 @@ def read(source: Source, matched: Match, *, progress: bool = False) -> tuple[Dat
     if matched.label is not None and matched.label.kind == "class":
         matched = matched.with_classes(rows.unique(matched.label.data))
     return rows, matched
+
+
+def checked_rows(source: Source, matched: Match) -> Iterator[dict[str, Any]]:
+    """All rows, each checked, as they are read; labels as they stand.
+
+    Raises:
+        DataError: a row that is malformed or has a wrong value; with file, line and column.
+    """
+    kind: type | None = None
+    for place, row in _rows(source):
+        values = matched.row(row, place)
+        if matched.label is not None:
+            value = values[matched.label.data]
+            kind = kind or type(value)
+            if type(value) is not kind:
+                raise DataError(
+                    f"{matched.where}, {place}, column {matched.label.data!r}",
+                    expected=f"{kind.__name__} as in the rows before", got=repr(value),
+                )  # fmt: skip
+        yield values
 
 
 def load(
@@ -112,13 +132,14 @@ def load(
     return read(source, match_source(source, formats, loss), progress=progress)
 
 
-def _format(source: Source) -> str:
+def format_name(source: Source) -> str:
+    """The format of a source: as it says, else by its suffix; "beir" for a folder that looks like it."""
     path = Path(source.path)
     return "beir" if source.format is None and beir.is_beir(path) else format_of(path, source.format)
 
 
 def _rows(source: Source) -> Iterator[Row]:
-    path, name = Path(source.path), _format(source)
+    path, name = Path(source.path), format_name(source)
     rows = beir.read_pairs(path, source.split) if name == "beir" else read_rows(path, name)
     return itertools.islice(rows, source.limit)
 
@@ -127,21 +148,9 @@ def _stamp(source: Source) -> tuple[tuple[str, int, int], ...]:
     return tuple((str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files_of(source))
 
 
-def _checked(source: dict[str, Any], matched: Match, stamp: Any, losskit: str) -> Iterator[dict[str, Any]]:
-    """The rows as `datasets` stores them; `stamp` and `losskit` are there for the name of the cached copy."""
-    label = matched.label
-    first: type | None = None
-    for place, row in _rows(Source(**source)):
-        values = matched.row(row, place)
-        if label is not None:
-            value = values[label.data]
-            first = first or type(value)
-            if type(value) is not first:
-                raise DataError(
-                    f"{matched.where}, {place}, column {label.data!r}",
-                    expected=f"{first.__name__} as in the rows before", got=repr(value),
-                )  # fmt: skip
-        yield values
+def _cached(source: dict[str, Any], matched: Match, stamp: Any, losskit: str) -> Iterator[dict[str, Any]]:
+    """The rows for `datasets`; `stamp` and `losskit` are there for the name of the cached copy."""
+    return checked_rows(Source(**source), matched)
 
 
 def _features(matched: Match, first: dict[str, Any]) -> Any:

@@ -113,15 +113,17 @@ def _text(stream: BinaryIO, newline: str | None = None) -> io.TextIOWrapper:
 
 def _jsonl(path: Path, stream: BinaryIO) -> Iterator[Row]:
     # Lines end at \n alone: texts may hold the other separators that str.splitlines knows.
-    for number, line in enumerate(_text(stream, newline="\n"), start=1):
-        if line.strip():
-            place = f"line {number}"
-            yield place, _object(path, place, _parsed(path, line.strip(), number))
+    with _text(stream, newline="\n") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                place = f"line {number}"
+                yield place, _object(path, place, _parsed(path, line.strip(), number))
 
 
 def _json(path: Path, stream: BinaryIO) -> Iterator[Row]:
     """An array of objects; a file that starts otherwise is read as lines."""
-    text = _text(stream, newline="\n").read()
+    with _text(stream, newline="\n") as whole:
+        text = whole.read()
     if not text.lstrip().startswith("["):
         yield from _jsonl(path, io.BytesIO(text.encode()))
         return
@@ -148,29 +150,31 @@ def _csv(path: Path, stream: BinaryIO) -> Iterator[Row]:
     """Fields as RFC 4180 quotes them; all values are strings."""
     # Python's own limit of 128 kB is shorter than a long document.
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(_text(stream, newline=""), strict=True)
     start = 1
-    try:
-        header = _header(path, next(reader, []))
-        for fields in reader:
-            place, start = f"line {start + 1}", reader.line_num
-            if fields:
-                yield place, _fields(path, place, header, fields)
-    except csv.Error as error:
-        raise DataError(
-            f"{path}, line {start + 1}", expected="fields quoted as CSV does", got=str(error),
-            fix="put a field that holds quotation marks in quotes, and write each mark twice",
-        ) from None  # fmt: skip
+    with _text(stream, newline="") as lines:
+        reader = csv.reader(lines, strict=True)
+        try:
+            header = _header(path, next(reader, []))
+            for fields in reader:
+                place, start = f"line {start + 1}", reader.line_num
+                if fields:
+                    yield place, _fields(path, place, header, fields)
+        except csv.Error as error:
+            raise DataError(
+                f"{path}, line {start + 1}", expected="fields quoted as CSV does", got=str(error),
+                fix="put a field that holds quotation marks in quotes, and write each mark twice",
+            ) from None  # fmt: skip
 
 
 def _tsv(path: Path, stream: BinaryIO) -> Iterator[Row]:
     """Fields between tabs; nothing is quoted, so a quotation mark is one. All values are strings."""
-    lines = (line.rstrip("\r\n") for line in _text(stream, newline="\n"))
-    header = _header(path, next(lines, "").split("\t"))
-    for number, line in enumerate(lines, start=2):
-        if line:
-            place = f"line {number}"
-            yield place, _fields(path, place, header, line.split("\t"))
+    with _text(stream, newline="\n") as text:
+        lines = (line.rstrip("\r\n") for line in text)
+        header = _header(path, next(lines, "").split("\t"))
+        for number, line in enumerate(lines, start=2):
+            if line:
+                place = f"line {number}"
+                yield place, _fields(path, place, header, line.split("\t"))
 
 
 def _fields(path: Path, place: str, header: list[str], fields: list[str]) -> dict[str, str]:

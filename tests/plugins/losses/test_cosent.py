@@ -75,7 +75,9 @@ def test_refuses_what_does_not_fit():
     embedding = torch.randn(3, 4)
     with pytest.raises(LossError, match=r"CoSENTLoss.scale: expected a positive number, got -1"):
         CoSENTLoss(scale=-1)
-    with pytest.raises(LossError, match="labels for CoSENTLoss: expected score, got none. Fix: name the label column"):
+    with pytest.raises(
+        LossError, match=r"labels for CoSENTLoss: expected score, got none\. Fix: name the label column"
+    ):
         CoSENTLoss().compute_loss_from_embeddings([embedding, embedding])
     with pytest.raises(LossError, match=r"expected score of shape \[3\] or \[3, 1\], got \[2\]"):
         CoSENTLoss().compute_loss_from_embeddings([embedding, embedding], torch.zeros(2))

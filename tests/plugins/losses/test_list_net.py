@@ -96,8 +96,8 @@ def test_refuses_what_does_not_fit():
         ListNetLoss(ToyEncoder("cross-encoder"), similarity="dot")
     with pytest.raises(LossError, match=r"activation: expected one of identity, sigmoid, tanh, relu, got 'gelu'"):
         ListNetLoss(activation="gelu")
+    two_outputs = ToyEncoder("cross-encoder", outputs=2)
     with pytest.raises(LossError, match="expected one score per pair, got 2 per pair"):
-        toy = ToyEncoder("cross-encoder", outputs=2)
-        ListNetLoss(toy)([["q"], [["a", "b"]]], [torch.tensor([1.0, 0.0])])
+        ListNetLoss(two_outputs)([["q"], [["a", "b"]]], [torch.tensor([1.0, 0.0])])
     with pytest.raises(LossError, match=r"labels for ListNetLoss: expected scores of shape \[2\], got \[3\]"):
         ListNetLoss(ToyEncoder("cross-encoder"))([["q"], [["a", "b"]]], [torch.zeros(3)])

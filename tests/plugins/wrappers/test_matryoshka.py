@@ -1,0 +1,138 @@
+"""Matryoshka: the laws, the formula in loops, normalisation, draws, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from losskit import Loss, LossError, Output
+from losskit.clock import Clock
+from losskit.testing import ToyEncoder, differentiate, laws, random_batch, require_equal, subjects
+from losskit_plugins.losses.cosent import CoSENTLoss
+from losskit_plugins.losses.list_net import ListNetLoss
+from losskit_plugins.losses.multiple_negatives_ranking import MultipleNegativesRankingLoss
+from losskit_plugins.wrappers.matryoshka import MatryoshkaLoss
+from losskit_plugins.wrappers.weighted_sum import WeightedSumLoss
+
+FULL = ToyEncoder().dimension
+DIMS = (FULL, 5, 2)
+
+
+def around(inner, dims=DIMS, **options):
+    return lambda model: MatryoshkaLoss(model, inner(model), dims, **options)
+
+
+def nested(model):
+    losses = {
+        "ranking": MultipleNegativesRankingLoss(model),
+        "again": around(MultipleNegativesRankingLoss, (4, 3))(model),
+    }
+    return MatryoshkaLoss(model, WeightedSumLoss(model, losses, {"again": 0.5}), DIMS, weights=(1.0, 0.5, 0.25))
+
+
+SUBJECTS = [
+    *subjects(around(MultipleNegativesRankingLoss), kind="wrapper", families=["dense", "sparse"], weights=True),
+    *subjects(around(MultipleNegativesRankingLoss, normalize=True), kind="wrapper", families=["dense"], lists=("positive",)),
+    *subjects(around(CoSENTLoss, weights=(1.0, 0.5, 0.1), dims_per_step=2), kind="wrapper", families=["dense"]),
+    *subjects(around(ListNetLoss), kind="wrapper", families=["dense"]),
+    *subjects(nested, kind="wrapper", families=["dense"]),
+    *subjects(
+        around(MultipleNegativesRankingLoss, (FULL,), normalize=True), kind="wrapper", families=["dense"],
+        equals=MultipleNegativesRankingLoss,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("law", laws("wrapper"), ids=str)
+@pytest.mark.parametrize("subject", SUBJECTS, ids=[f"{place}-{subject}" for place, subject in enumerate(SUBJECTS)])
+def test_laws(subject, law):
+    result = law(subject)
+    assert result.fine, result
+
+
+class Normalized(ToyEncoder):
+    normalized = True
+
+
+@pytest.mark.parametrize(
+    ("model", "normalize", "divides"),
+    [(ToyEncoder(), None, False), (ToyEncoder(), True, True), (Normalized(), None, True), (Normalized(), False, False)],
+    ids=["as the encoder: no", "yes", "as the encoder: yes", "no"],
+)
+def test_equals_the_formula_in_loops(model, normalize, divides):
+    torch.manual_seed(0)
+    a, b = (torch.randn(4, FULL, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    inner = MultipleNegativesRankingLoss(model, similarity="dot")
+    loss = MatryoshkaLoss(model, inner, DIMS, weights=(1.0, 0.5, 0.25), normalize=normalize)
+    expected = 0.0
+    for weight, size in zip((1.0, 0.5, 0.25), DIMS, strict=True):
+        x, y = a[:, :size], b[:, :size]
+        if divides and size < FULL:
+            x, y = (torch.stack([row / row.norm() for row in each]) for each in (x, y))
+        for i in range(4):
+            expected = expected + weight * (sum((x[i] @ other).exp() for other in y).log() - x[i] @ y[i]) / 4
+    got = loss.compute_loss_from_embeddings([a, b])
+    assert list(got) == ["matryoshka_8", "matryoshka_5", "matryoshka_2"]
+    require_equal("loops", differentiate(expected, [a, b]), differentiate(got, [a, b]))
+
+
+def test_draws_so_many_sizes_each_step_and_all_in_evaluation():
+    toy = ToyEncoder()
+    loss = MatryoshkaLoss(toy, CoSENTLoss(toy), DIMS, dims_per_step=1)
+    batch = random_batch(loss.formats[0])
+    seen = set()
+    for step in range(12):
+        loss.set_clock(Clock(step=step))
+        (key,) = loss(batch.features(loss), batch.flat_labels)
+        seen.add(key)
+    assert seen == {f"matryoshka_{size}" for size in DIMS}
+
+
+def test_the_same_step_draws_the_same_sizes():
+    toy = ToyEncoder()
+    draws = []
+    for _ in range(2):
+        loss = MatryoshkaLoss(toy, CoSENTLoss(toy), (8, 7, 6, 5, 4, 3, 2), dims_per_step=3)
+        batch = random_batch(loss.formats[0])
+        loss.set_clock(Clock(seed=3, step=9))
+        draws.append(list(loss(batch.features(loss), batch.flat_labels)))
+    assert draws[0] == draws[1]
+
+
+def test_components_of_dict_valued_losses_keep_their_names():
+    loss = nested(ToyEncoder())
+    embeddings = [torch.randn(3, FULL, dtype=torch.float64) for _ in range(2)]
+    names = list(loss.compute_loss_from_embeddings(embeddings))
+    assert names[:3] == ["matryoshka_8/ranking", "matryoshka_8/again/matryoshka_4", "matryoshka_8/again/matryoshka_3"]
+    assert len(names) == 9
+
+
+class Wide(Loss):
+    """A loss with parameters of the encoder's width."""
+
+    fixed_dimension = True
+
+
+def test_refuses_what_cannot_be():
+    toy = ToyEncoder()
+    for arguments, words in (
+        ({"dims": ()}, "MatryoshkaLoss.dims: expected one positive integer or more"),
+        ({"dims": (4, 0)}, "dims: expected one positive integer or more"),
+        ({"dims": (4, 4)}, "dims: expected every size once"),
+        ({"dims": (9,)}, "dims: expected at most the encoder's 8, got 9"),
+        ({"dims": (4,), "weights": (1.0, 2.0)}, "weights: expected one for each of 1 sizes, got 2"),
+        ({"dims": (4,), "dims_per_step": 0}, "dims_per_step: expected a positive integer, or -1 for all, got 0"),
+    ):
+        with pytest.raises(LossError, match=words):
+            MatryoshkaLoss(toy, CoSENTLoss(toy), **arguments)
+    with pytest.raises(LossError, match="Wide, whose parameters or state have the encoder's width"):
+        MatryoshkaLoss(toy, Wide(toy), (4,))
+    with pytest.raises(LossError, match="expected the model that the wrapper has, got another model"):
+        MatryoshkaLoss(toy, CoSENTLoss(ToyEncoder()), (4,))
+
+
+def test_a_size_beyond_the_embedding_is_the_full_size():
+    a, b = (torch.randn(3, 4) for _ in range(2))
+    loss = MatryoshkaLoss(None, MultipleNegativesRankingLoss(), (6,))
+    whole = MultipleNegativesRankingLoss().compute([Output(a), Output(b)], None, slice(0, 3))
+    assert loss.compute_loss_from_embeddings([a, b])["matryoshka_6"] == whole

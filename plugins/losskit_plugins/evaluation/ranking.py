@@ -54,6 +54,8 @@ def measure(
         judged: query id to document id to relevance.
         ranked: query id to document ids, best first.
     """
+    if not names:
+        return {}
     run = {
         query: {document: float(len(documents) - place) for place, document in enumerate(documents)}
         for query, documents in ranked.items()

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..output import Output
 from ..protocols import Similarity
+from .once import differentiable_once
 from .precision import promoted
 
 __all__ = ["TILE_BYTES", "Block", "softmax_cross_entropy"]
@@ -145,7 +145,7 @@ class _Fused(torch.autograd.Function):
         return value
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         return *(None,) * 5, *(gradient * upstream for gradient in ctx.saved_tensors)
 
@@ -216,7 +216,7 @@ class _Called(torch.autograd.Function):
         return value
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         rest = iter(ctx.saved_tensors)
         return *(None,) * 5, *(next(rest) * upstream if need else None for need in ctx.needed)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from .once import differentiable_once
 from .precision import promoted
 
 __all__ = ["normalize", "pairwise_cosine"]
@@ -52,7 +52,7 @@ class _Normalize(torch.autograd.Function):
         return unit
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         unit, inverse = ctx.saved_tensors
         along = (gradient * unit).sum(-1, keepdim=True)
@@ -68,7 +68,7 @@ class _PairwiseCosine(torch.autograd.Function):
         return cosines
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         a, b, inverse_a, inverse_b, cosines = ctx.saved_tensors
         across = (gradient * inverse_a * inverse_b)[..., None]

@@ -28,8 +28,8 @@ def masked_log_softmax(scores: Tensor, where: Tensor) -> Tensor:
     tensor([-0.6931, -0.6931,  0.0000])
     """
     empty = ~where.any(-1, keepdim=True)
-    # An all-masked row is computed as if nothing were masked, and then dropped: no NaN reaches the gradient.
-    logits = scores.masked_fill(~(where | empty), float("-inf"))
+    # An all-masked row is computed as one of zeros, and then dropped: no NaN reaches the gradient.
+    logits = scores.masked_fill(~where, float("-inf")).masked_fill(empty, 0.0)
     return logits.log_softmax(-1).where(where, scores.new_zeros(()))
 
 

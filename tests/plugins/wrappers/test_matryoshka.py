@@ -23,24 +23,23 @@ def around(inner, dims=DIMS, **options):
 
 
 def nested(model):
-    losses = {
-        "ranking": MultipleNegativesRankingLoss(model),
-        "again": around(MultipleNegativesRankingLoss, (4, 3))(model),
-    }
+    again = around(MultipleNegativesRankingLoss, (4, 3))(model)
+    losses = {"ranking": MultipleNegativesRankingLoss(model), "again": again}
     return MatryoshkaLoss(model, WeightedSumLoss(model, losses, {"again": 0.5}), DIMS, weights=(1.0, 0.5, 0.25))
 
 
+RANKING = around(MultipleNegativesRankingLoss)
+UNIT = around(MultipleNegativesRankingLoss, normalize=True)
+WHOLE = around(MultipleNegativesRankingLoss, (FULL,), normalize=True)
+DRAWN = around(CoSENTLoss, weights=(1.0, 0.5, 0.1), dims_per_step=2)
 SUBJECTS = [
-    *subjects(around(MultipleNegativesRankingLoss), kind="wrapper", families=["dense", "sparse"], weights=True),
-    *subjects(around(MultipleNegativesRankingLoss, normalize=True), kind="wrapper", families=["dense"], lists=("positive",)),
-    *subjects(around(CoSENTLoss, weights=(1.0, 0.5, 0.1), dims_per_step=2), kind="wrapper", families=["dense"]),
-    *subjects(around(ListNetLoss), kind="wrapper", families=["dense"]),
+    *subjects(RANKING, kind="wrapper", families=["dense", "sparse"], weights=True),
+    *subjects(UNIT, kind="wrapper", families=["dense"], lists=("positive",)),
+    *subjects(WHOLE, kind="wrapper", families=["dense"], equals=MultipleNegativesRankingLoss),
+    *subjects(DRAWN, kind="wrapper", families=["dense"]),
+    *subjects(around(ListNetLoss), kind="wrapper", families=["dense"], form=ListNetLoss.card.formats[0]),
     *subjects(nested, kind="wrapper", families=["dense"]),
-    *subjects(
-        around(MultipleNegativesRankingLoss, (FULL,), normalize=True), kind="wrapper", families=["dense"],
-        equals=MultipleNegativesRankingLoss,
-    ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("law", laws("wrapper"), ids=str)

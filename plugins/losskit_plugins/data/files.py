@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from losskit import __version__
 from losskit.card import Format
 from losskit.errors import DataError
-from losskit.recipe import Source
+from losskit.recipe import EvalSource, Source
 
 from . import beir
 from .columns import Column, Match, match
@@ -21,7 +21,27 @@ from .formats import Row, format_of, read_rows
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["Peek", "checked_rows", "files_of", "format_name", "load", "match_source", "peek", "read"]
+__all__ = [
+    "EVALUATION_FORMATS",
+    "Peek",
+    "checked_rows",
+    "files_of",
+    "format_name",
+    "load",
+    "match_evaluation",
+    "match_source",
+    "peek",
+    "read",
+]
+
+
+EVALUATION_FORMATS = (
+    Format(["text", "text"], "score"),
+    Format(["anchor", "positive", "negative*"]),
+    Format(["query", "documents"], "scores"),
+    Format(["query", "positive", "negative*"], "scores"),
+)
+"""What data can be evaluated on, beside BEIR folders."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +98,7 @@ def read(source: Source, matched: Match, *, progress: bool = False) -> tuple[Dat
     Raises:
         DataError: a row that is malformed or has a wrong value; with file, line and column.
     """
-    from datasets import Dataset
+    from datasets import Dataset, config
     from datasets.exceptions import DatasetGenerationError
 
     key: dict[str, Any] = {
@@ -91,6 +111,11 @@ def read(source: Source, matched: Match, *, progress: bool = False) -> tuple[Dat
     with _bars(progress):
         try:
             rows = Dataset.from_generator(_cached, features=features, gen_kwargs=key)
+        except OSError as error:
+            raise DataError(
+                f"cache folder {config.HF_DATASETS_CACHE}", expected="one that can be written",
+                got=error.strerror or str(error), fix="name another as HF_DATASETS_CACHE",
+            ) from error  # fmt: skip
         except DatasetGenerationError as error:
             if isinstance(error.__cause__, DataError):
                 raise error.__cause__ from None
@@ -99,6 +124,18 @@ def read(source: Source, matched: Match, *, progress: bool = False) -> tuple[Dat
     if matched.label is not None and matched.label.kind == "class":
         matched = matched.with_classes(rows.unique(matched.label.data))
     return rows, matched
+
+
+def match_evaluation(source: EvalSource) -> Match | None:
+    """Which columns of evaluation data are which, before anything heavy is imported; None for a BEIR folder.
+
+    Raises:
+        DataError: it cannot be read, or fits none of `EVALUATION_FORMATS`.
+    """
+    if format_name(source) == "beir":
+        peek(source, 1)
+        return None
+    return match_source(source, EVALUATION_FORMATS, "evaluation")
 
 
 def checked_rows(source: Source, matched: Match) -> Iterator[dict[str, Any]]:

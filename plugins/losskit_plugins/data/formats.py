@@ -77,7 +77,7 @@ def read_rows(path: Path, format: str) -> Iterator[Row]:
     """
     check_file(path)
     empty = True
-    with _opened(path) as stream, _readable(path):
+    with _readable(path), _opened(path) as stream:
         for row in READERS[format](path, stream):
             empty = False
             yield row
@@ -103,6 +103,8 @@ def _readable(path: Path) -> Iterator[None]:
         raise DataError(
             str(path), expected="a gzip file", got=f"a damaged one ({error})", fix="copy or download it again"
         ) from None
+    except OSError as error:
+        raise DataError(str(path), expected="a file that can be read", got=error.strerror or str(error)) from None
     except UnicodeDecodeError as error:
         raise DataError(str(path), expected="text in UTF-8", got=f"byte 0x{error.object[error.start]:02x}") from None
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from losskit import Encoder
-from losskit.card import Format
 from losskit.errors import DataError, did_you_mean
 from losskit.recipe import EvalSource
 from losskit_plugins.data import beir
 from losskit_plugins.data.columns import Match
-from losskit_plugins.data.files import checked_rows, format_name, match_source
+from losskit_plugins.data.files import checked_rows, match_evaluation
 
 from .pairs import Pairs
 from .ranked_lists import RankedLists
@@ -20,18 +19,10 @@ from .retrieval import Retrieval
 from .scored_pairs import ScoredPairs
 from .scoring import Scorer
 
-__all__ = ["FORMATS", "GROUPS", "Task", "evaluate", "read_evaluation"]
+__all__ = ["GROUPS", "Task", "evaluate", "read_evaluation"]
 
 GROUPS = {"retrieval": ("ndcg@10", "mrr@10", "recall@10")}
 """Names that stand for several metrics."""
-
-FORMATS = (
-    Format(["text", "text"], "score"),
-    Format(["anchor", "positive", "negative*"]),
-    Format(["query", "documents"], "scores"),
-    Format(["query", "positive", "negative*"], "scores"),
-)
-"""What data can be evaluated on, beside BEIR folders."""
 
 
 class Task(Protocol):
@@ -96,12 +87,12 @@ def read_evaluation(source: EvalSource) -> Task:
     """Evaluation data from a file or a BEIR folder; also checks the metrics that the source asks for.
 
     Raises:
-        DataError: it cannot be read, its columns fit nothing of `FORMATS`, or a value or metric is wrong.
+        DataError: it cannot be read, its columns fit nothing of `EVALUATION_FORMATS`, or a value or metric is wrong.
     """
-    if format_name(source) == "beir":
+    matched = match_evaluation(source)
+    if matched is None:
         task: Task = Retrieval(beir.read_collection(Path(source.path), source.split))
     else:
-        matched = match_source(source, FORMATS, "evaluation")
         task = _task(matched, list(checked_rows(source, matched)))
     check_metrics(task, source.metrics or ())
     return task

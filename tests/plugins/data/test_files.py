@@ -11,9 +11,9 @@ import pytest
 
 from losskit.card import Format
 from losskit.errors import DataError
-from losskit.recipe import Source
+from losskit.recipe import EvalSource, Source
 from losskit_plugins.data import beir
-from losskit_plugins.data.files import files_of, load, match_source, peek
+from losskit_plugins.data.files import files_of, load, match_evaluation, match_source, peek
 
 DATA = Path(__file__).parents[3] / ".." / "shared" / "data"
 PAIRS = [Format(["anchor", "positive", "negative*"])]
@@ -95,6 +95,14 @@ class TestRead:
         with pytest.raises(DataError, match=r"a\.jsonl\.gz: expected a gzip file, got a damaged one"):
             load(Source(path=str(tmp_path / "a.jsonl.gz")), PAIRS)
 
+    def test_cache_that_cannot_be_written(self, tmp_path, monkeypatch):
+        import datasets
+
+        (tmp_path / "file").touch()
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "cache")
+        with pytest.raises(DataError, match=r"cache folder .*: expected one that can be written, got Not a directory"):
+            load(scored(tmp_path / "a.jsonl", 1, 2), SCORED)
+
     def test_progress_bars_are_left_as_they_were(self, tmp_path, capfd):
         import datasets
 
@@ -113,7 +121,7 @@ class TestPeek:
     def test_mistakes_show_before_anything_heavy_is_imported(self, tmp_path):
         code = (
             "import sys\nfrom losskit.card import Format\nfrom losskit.errors import DataError\n"
-            "from losskit.recipe import Source\nfrom losskit_plugins.data.files import match_source\n"
+            "from losskit.recipe import EvalSource, Source\nfrom losskit_plugins.data.files import match_source\n"
             f"for name in ('nowhere.jsonl', 'a.jsonl'):\n    try: match_source(Source(path={str(tmp_path)!r} + '/' + name), "
             "[Format(['text'])])\n    except DataError as error: print(error)\n"
             "print({'torch', 'transformers', 'datasets', 'pyarrow', 'pandas'} & set(sys.modules))"
@@ -138,6 +146,15 @@ def folder(tmp_path):
     (path / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t2\nq2\td3\t0\n")
     (path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq3\td3\t1\n")
     return path
+
+
+class TestEvaluation:
+    def test_formats_of_evaluation_data(self, tmp_path, folder):
+        scored(tmp_path / "a.jsonl", 1, 2)
+        assert match_evaluation(EvalSource(path=str(tmp_path / "a.jsonl"))).label.kind == "score"
+        assert match_evaluation(EvalSource(path=str(folder), split="test")) is None
+        with pytest.raises(DataError, match="for evaluation, got words"):
+            match_evaluation(EvalSource(path=write(tmp_path / "b.jsonl", [{"words": "x"}])))
 
 
 class TestBeir:

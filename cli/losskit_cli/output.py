@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -51,35 +53,35 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, sectio
 
 
 def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]], sections: bool) -> None:
-    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    cells = list(zip(columns, *rows, strict=True))[sections:]
-    widest = [max(map(cell_len, column)) for column in cells]
-    words = [max(cell_len(word) for cell in column for word in (cell.split() or [""])) for column in cells]
-    for (name, *_), width in zip(cells, _fitted(widest, words, console.width - len(cells)), strict=True):
+    widths = _fitted(list(zip(columns, *rows, strict=True))[sections:], console.width - len(columns))
+    for name, width in zip(columns[sections:], widths, strict=True):
         table.add_column(name, overflow="fold", width=width)
     section = ""
     for row in rows:
         if sections and row[0] != section:
             section = row[0]
             table.add_row(Text(section, style="bold cyan"))
-        table.add_row(*map(Text, row[sections:]))
+        cells = zip(row[sections:], widths, strict=True)
+        table.add_row(*(Text("\n".join(textwrap.wrap(cell, width))) for cell, width in cells))
     console.print(table)
 
 
-def _fitted(widest: Sequence[int], words: Sequence[int], available: int) -> list[int]:
-    """Widths of columns that fit: lines are wrapped where there is most room, words broken only if they must be.
+def _fitted(columns: Sequence[Sequence[str]], available: int) -> list[int]:
+    """Widths of columns of cells that fit: the roomiest are wrapped, at spaces, else at hyphens, else anywhere.
 
-    >>> _fitted([20, 8], [6, 8], 20), _fitted([20, 8], [6, 8], 10)
-    ([12, 8], [5, 5])
+    >>> columns = [["one two"], ["three-four"]]
+    >>> _fitted(columns, 20), _fitted(columns, 13), _fitted(columns, 10), _fitted(columns, 6)
+    ([7, 10], [3, 10], [3, 7], [3, 3])
     """
-    widths = list(widest)
-    for least in (words, [1] * len(widths)):
+    widths = [max(map(len, cells)) for cells in columns]
+    for separator in (r"\s+", r"\s+|(?<=-)", ""):
+        least = [max(map(len, re.split(separator, " ".join(cells)))) for cells in columns]
         while sum(widths) > available:
             room = [width - smallest for width, smallest in zip(widths, least, strict=True)]
             if max(room) <= 0:

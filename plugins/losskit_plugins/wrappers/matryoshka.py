@@ -26,7 +26,8 @@ class MatryoshkaLoss(Wrapper):
         loss: what is computed at every size; any loss that does not fix the dimension.
         dims: sizes to cut the embedding to.
         weights: one per size; None: 1 each.
-        dims_per_step: how many sizes, drawn anew each step, are computed in training; -1: all.
+        dims_per_step: how many sizes are computed, drawn anew each training step; -1: all. Evaluation has one
+            fixed draw.
         normalize: bring cut embeddings to unit length; None: if the encoder's are.
         execution: how records come about.
 

@@ -75,7 +75,7 @@ def test_equals_the_formula_in_loops(model, normalize, divides):
     require_equal("loops", differentiate(expected, [a, b]), differentiate(got, [a, b]))
 
 
-def test_draws_so_many_sizes_each_step_and_all_in_evaluation():
+def test_draws_so_many_sizes_each_step_and_always_the_same_in_evaluation():
     toy = ToyEncoder()
     loss = MatryoshkaLoss(toy, CoSENTLoss(toy), DIMS, dims_per_step=1)
     batch = random_batch(loss.formats[0])
@@ -85,6 +85,9 @@ def test_draws_so_many_sizes_each_step_and_all_in_evaluation():
         (key,) = loss(batch.features(loss), batch.flat_labels)
         seen.add(key)
     assert seen == {f"matryoshka_{size}" for size in DIMS}
+    toy.eval()
+    evaluated = [list(loss(batch.features(loss), batch.flat_labels)) for _ in range(3)]
+    assert evaluated[0] == evaluated[1] == evaluated[2]
 
 
 def test_the_same_step_draws_the_same_sizes():

@@ -26,6 +26,7 @@ from pydantic_core import ErrorDetails
 
 from .card import KINDS
 from .errors import RecipeError, did_you_mean
+from .registry import is_target
 from .yaml12 import dump_yaml, parse_yaml
 
 __all__ = ["Data", "EvalSource", "LabelColumn", "Recipe", "Source", "Training", "read_recipe"]
@@ -334,21 +335,29 @@ def _opened(base: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 # Refusing
 
-_TARGET = re.compile(r"(?P<module>.+\.py|[A-Za-z_][\w.]*):[A-Za-z_][\w.]*")
+_TARGET = re.compile(r"(?:.+\.py|[^\W\d]\w*(?:\.[^\W\d]\w*)*):[^\W\d][\w.]*")
 
 
 def _refuse_code(document: Mapping[str, Any], file: Path, allowed: Collection[str]) -> None:
     """A file names registered components only; what it names would otherwise be imported, and so run."""
     for section in COMPONENTS:
         for path, text in _strings(document.get(section), section):
-            found = _TARGET.fullmatch(text.strip())
-            if found and found["module"] not in KINDS and text not in allowed:
+            reference = _without_kind(text.strip())
+            named = path == section or path.endswith(".name")
+            code = is_target(reference) if named else _TARGET.fullmatch(reference)
+            if code and not {text, reference} & set(allowed):
                 raise RecipeError(
                     f"{path} in {file}",
                     expected="a registered component",
                     got=repr(text),
-                    fix=f"if you trust that code, give --plugin {text}",
+                    fix=f"if you trust that code, give --plugin {reference}",
                 )
+
+
+def _without_kind(reference: str) -> str:
+    """What stands behind `kind:`, which may be a name or code."""
+    head, _, rest = reference.partition(":")
+    return _without_kind(rest) if head in KINDS and rest else reference
 
 
 def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:

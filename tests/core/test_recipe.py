@@ -90,6 +90,22 @@ class TestReading:
         assert again.to_yaml() == recipe.to_yaml()
         assert "epochs" not in recipe.to_dict()["training"].keys() - {"num_train_epochs"}
 
+    def test_the_recipe_of_the_design(self, tmp_path):
+        text = """
+encoder: {name: dense, model: sentence-transformers/all-MiniLM-L6-v2, pooling: mean}
+data:
+  train: {path: pairs.jsonl, columns: {anchor: question, positive: answer}}
+  eval:  {path: dev.jsonl, metrics: [retrieval]}
+loss: {name: matryoshka, dims: [384, 128, 64], loss: {name: multiple-negatives-ranking, scale: 20}}
+execution: {name: grad-cache, mini_batch_size: 32}
+training: {epochs: 1, batch_size: 128, learning_rate: 2e-5}
+output: runs/my-model
+"""
+        recipe = read_recipe([write(tmp_path / "r.yaml", text)])
+        assert recipe.data.train.columns == {"anchor": "question", "positive": "answer"}
+        assert recipe.training.learning_rate == 2e-5
+        assert read_recipe([write(tmp_path / "filled.yaml", recipe.to_yaml())]) == recipe
+
     def test_schema_names_every_section(self):
         schema = Recipe.schema()
         assert set(schema["required"]) == {"encoder", "data", "loss", "output"}
@@ -192,7 +208,9 @@ class TestRefusals:
 class TestCode:
     """A recipe file names registered components only."""
 
-    @pytest.mark.parametrize("target", ["package.module:Loss", "module:Loss", "losses/mine.py:Loss", "./a b.py:Loss"])
+    @pytest.mark.parametrize(
+        "target", ["package.module:Loss", "module:Loss", "losses/mine.py:Loss", "./a b.py:Loss", "mödule:Loss"]
+    )
     @pytest.mark.parametrize(
         "place", ["loss: '{}'", "loss: {{name: '{}'}}", "loss: {{name: w, losses: {{a: ['{}']}}}}"]
     )
@@ -204,7 +222,14 @@ class TestCode:
         read_recipe([BASE, file], allowed_targets=[target])
 
     @pytest.mark.parametrize(
-        "text", ["loss: loss:cosent", "loss: our-losses/cosent", "encoder: {prompts: {query: q:x}}"]
+        "text",
+        [
+            "loss: loss:cosent",
+            "loss: our-losses/cosent",
+            "encoder: {prompts: {query: q:x}}",
+            "encoder: {model: 'https://host/model'}",
+            "loss: {note: 'a: b'}",
+        ],
     )
     def test_references_and_prompts_are_no_code(self, tmp_path, text):
         read_recipe([BASE, write(tmp_path / "r.yaml", text)])

@@ -228,7 +228,7 @@ class TestCode:
             "loss: our-losses/cosent",
             "encoder: {prompts: {query: q:x}}",
             "encoder: {model: 'https://host/model'}",
-            "loss: {note: 'a: b'}",
+            "loss: {name: x, note: 'a: b'}",
         ],
     )
     def test_references_and_prompts_are_no_code(self, tmp_path, text):

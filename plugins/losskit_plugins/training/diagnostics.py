@@ -48,7 +48,7 @@ def effective_negatives(negatives: Tensor, where: Tensor, *, scale: float) -> Te
 
     >>> equal = torch.zeros(2, 5)
     >>> effective_negatives(equal, torch.ones(2, 5, dtype=torch.bool), scale=20.0)
-    tensor(5.0000)
+    tensor(5.)
     """
     rows = where.any(dim=1)
     logits = (scale * negatives[rows]).masked_fill(~where[rows], -torch.inf)

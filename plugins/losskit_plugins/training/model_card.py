@@ -11,6 +11,7 @@ import jinja2
 import yaml
 
 from losskit import Encoder, Loss
+from losskit.recipe import Recipe
 
 from .run import rows_of_metrics
 
@@ -36,7 +37,7 @@ def model_card(
     name: str,
     encoder: Encoder,
     loss: Any,
-    recipe: Mapping[str, Any],
+    recipe: Recipe,
     metrics: Mapping[str, Any],
     provenance: Mapping[str, Any],
 ) -> str:
@@ -61,8 +62,8 @@ def model_card(
         incumbent=INCUMBENT[family],
         metrics=rows_of_metrics(metrics["before"], metrics["after"]),
         train=metrics["train"],
-        data=[(part, file) for part, each in provenance["data"].items() for file in each],
-        recipe=yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True),
+        data=[(part, each["rows"], file) for part, each in provenance["data"].items() for file in each["files"]],
+        recipe=recipe.to_yaml(),
         versions=", ".join(f"{package} {version}" for package, version in provenance["versions"].items()),
         components=provenance["components"],
         citation=loss.citation if isinstance(loss, Loss) else "",
@@ -73,21 +74,28 @@ def _template() -> str:
     return files("losskit_plugins.training").joinpath("model_card.md.jinja").read_text(encoding="utf-8")
 
 
-def _front_matter(family: str, losses: list[str], recipe: Mapping[str, Any]) -> str:
-    base = recipe["encoder"].get("model")
+def _front_matter(family: str, losses: list[str], recipe: Recipe) -> str:
+    base = _base(recipe)
     entries: dict[str, Any] = {
         "library_name": "sentence-transformers",
         "pipeline_tag": TASKS.get(family, "feature-extraction"),
         "tags": ["sentence-transformers", "losskit", family, *(f"loss:{name}" for name in losses)],
     }
     # The hub shows where a model comes from, if the name can be one of the hub's and not a folder's.
-    if isinstance(base, str) and base.count("/") == 1 and not Path(base).exists() and not base.startswith((".", "/")):
+    if base is not None and base.count("/") == 1 and not Path(base).exists() and not base.startswith((".", "/")):
         entries["base_model"] = base
     return yaml.safe_dump(entries, sort_keys=False)
 
 
-def _summary(family: str, dimension: int | None, losses: list[str], recipe: Mapping[str, Any]) -> str:
+def _summary(family: str, dimension: int | None, losses: list[str], recipe: Recipe) -> str:
     kind = "cross-encoder" if family == "cross-encoder" else f"{family} text encoder"
     width = f" of {dimension} dimensions" if dimension is not None and family != "cross-encoder" else ""
     wrapped = " around ".join(f"`{name}`" for name in losses)
-    return f"A {kind}{width}, trained from `{recipe['encoder'].get('model')}` with {wrapped}."
+    start = f" from `{base}`" if (base := _base(recipe)) else ""
+    return f"A {kind}{width}, trained{start} with {wrapped}."
+
+
+def _base(recipe: Recipe) -> str | None:
+    """The model that training started from."""
+    base = recipe.encoder.get("model") if isinstance(recipe.encoder, dict) else None
+    return base if isinstance(base, str) else None

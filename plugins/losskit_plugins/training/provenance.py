@@ -17,33 +17,39 @@ from losskit.registry import name_of
 __all__ = ["fingerprint", "provenance"]
 
 
-def provenance(loss: nn.Module, encoder: Any, data: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def provenance(
+    loss: nn.Module,
+    encoder: Any,
+    data: Mapping[str, Sequence[Mapping[str, str]]],
+    rows: Mapping[str, int],
+) -> dict[str, Any]:
     """What provenance.json holds.
 
     Args:
         loss: as it was trained.
         encoder: as it was trained.
         data: per part ("train", "eval") its files, as `fingerprint` describes them.
+        rows: how many were read of a part.
     """
     packages = ("losskit", "torch", "transformers")
     return {
         "schema": 1,
         "versions": {**{name: version(name) for name in packages}, "python": platform.python_version()},
         "components": _components(loss, encoder),
-        "data": {part: list(files) for part, files in data.items()},
+        "data": {part: {"rows": rows[part], "files": list(files)} for part, files in data.items()},
     }
 
 
-def fingerprint(file: Path, rows: int) -> dict[str, Any]:
-    """A data file by name, hash and size.
+def fingerprint(file: Path, name: str) -> dict[str, str]:
+    """A data file by name and hash.
 
     Args:
         file: as it lies on disk, compressed or not.
-        rows: that were read from it.
+        name: what it is called in the finished run.
     """
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"path": str(file), "sha256": digest, "rows": rows}
+    return {"path": name, "sha256": digest}
 
 
 def _components(loss: nn.Module, encoder: Any) -> list[dict[str, str]]:

@@ -24,12 +24,12 @@ def recipe(run: Path) -> dict[str, Any]:
         "encoder": {"name": "dense", "model": str(inputs / "encoder"), "pooling": "mean"},
         "data": {
             "train": {"path": str(inputs / "train.jsonl"), "columns": columns},
-            "eval": {"path": str(inputs / "eval.jsonl"), "columns": columns, "metrics": ["retrieval"]},
+            "eval": {"path": str(inputs / "eval.jsonl"), "columns": columns, "metrics": ["retrieval", "accuracy"]},
         },
         "loss": {"name": "multiple-negatives-ranking", "scale": 20},
         "training": {
-            "epochs": 8, "batch_size": 32, "learning_rate": 5e-4, "warmup_steps": 0.1, "logging_steps": 5,
-            "eval_strategy": "epoch", "save_strategy": "no",
+            "epochs": 8, "batch_size": 32, "learning_rate": 5e-4, "log_every": 5, "eval_strategy": "epoch",
+            "save_strategy": "no",
         },
     }  # fmt: skip
 
@@ -37,7 +37,7 @@ def recipe(run: Path) -> dict[str, Any]:
 def write_inputs(run: Path) -> None:
     """Write texts, a tokenizer trained on them, and an untrained transformer into a run's folder."""
     inputs = run / INPUTS
-    inputs.mkdir(parents=True)
+    inputs.mkdir(parents=True, exist_ok=True)
     for name in ("train.jsonl", "eval.jsonl"):
         (inputs / name).write_text(_packaged(name), encoding="utf-8")
     rows = [json.loads(line) for line in _packaged("train.jsonl").splitlines()]
@@ -58,6 +58,8 @@ def _write_encoder(folder: Path, texts: Iterable[str]) -> None:
     import torch
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+    from losskit_plugins.encoders.backbone import quiet
+
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=_word_pieces(texts),
         model_max_length=64,
@@ -67,23 +69,27 @@ def _write_encoder(folder: Path, texts: Iterable[str]) -> None:
         vocab_size=len(tokenizer), hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256,
         max_position_embeddings=64,
     )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(0)
         BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def _word_pieces(texts: Iterable[str]) -> Any:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    """WordPiece over the texts' own words, and letters for any other; the same on every run."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL["unk"]))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=2000, special_tokens=[*SPECIAL.values()], show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
+    normalizer, splitter = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
+    letters = sorted({letter for word in words for letter in word})
+    pieces = [*SPECIAL.values(), *letters, *(f"##{letter}" for letter in letters), *sorted(words - set(letters))]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=SPECIAL["unk"]))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     cls, sep = SPECIAL["cls"], SPECIAL["sep"]
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{cls} $A {sep}", pair=f"{cls} $A {sep} $B:1 {sep}:1",
-        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (cls, sep)],
-    )  # fmt: skip
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[(token, vocabulary[token]) for token in (cls, sep)],
+    )
     return tokenizer

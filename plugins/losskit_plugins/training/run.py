@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from losskit.errors import ModelError
 
-__all__ = ["METRICS_FILE", "Run", "plain_table", "rows_of_metrics"]
+__all__ = ["METRICS_FILE", "Run", "plain_table", "read_metrics", "rows_of_metrics", "write_json"]
 
 METRICS_FILE = "metrics.json"
 
@@ -27,13 +28,7 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        file = self.path / METRICS_FILE
-        try:
-            self.metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"run {self.path}", expected=f"a folder with {METRICS_FILE}", got=f"{type(error).__name__}: {error}"
-            ) from error
+        self.metrics = read_metrics(self.path / METRICS_FILE)
 
     @property
     def before(self) -> dict[str, float]:
@@ -60,26 +55,59 @@ class Run:
     @property
     def summary(self) -> str:
         """Metrics before and after as a plain table."""
-        train = self.train
-        line = f"{train['steps']} steps, {train['samples_per_second']:.0f} samples/s, mean loss {train['loss']:.4f}"
-        rows = rows_of_metrics(self.before, self.after)
-        return "\n".join([*plain_table(rows), line, f"saved in {self.path}"])
+        return "\n".join([*plain_table(rows_of_metrics(self.before, self.after)), self.sentence])
+
+    @property
+    def sentence(self) -> str:
+        """The training in one line."""
+        steps, speed, loss = (self.train[name] for name in ("steps", "samples_per_second", "loss"))
+        return f"{steps} steps at {speed:.0f} samples per second, mean loss {loss:.4f}; saved in {self.path}"
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
 
-def rows_of_metrics(before: Mapping[str, float], after: Mapping[str, float]) -> list[tuple[str, str, str, str]]:
-    """A line per metric: name, before, after, change.
+def read_metrics(file: Path) -> dict[str, Any]:
+    """What metrics.json holds.
 
-    >>> rows_of_metrics({"mrr@10": 0.25}, {"mrr@10": 0.75})
-    [('mrr@10', '0.2500', '0.7500', '+0.5000')]
+    Raises:
+        ModelError: it is missing or no JSON.
     """
-    return [
-        (name, f"{before[name]:.4f}", f"{value:.4f}", f"{value - before[name]:+.4f}")
-        for name, value in after.items()
-        if name in before
-    ]
+    try:
+        metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise ModelError(f"run {file.parent}", expected=f"a folder with {file.name}", got=got) from error
+    return metrics
+
+
+def write_json(file: Path, record: Mapping[str, Any]) -> None:
+    """Write a record; what is not finite becomes null, for JSON has no other word for it."""
+    file.write_text(json.dumps(_finite(record), indent=2) + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def rows_of_metrics(
+    before: Mapping[str, float | None], after: Mapping[str, float | None]
+) -> list[tuple[str, str, str, str]]:
+    """A line per metric: name, before, after, change; "-" for what is not known.
+
+    >>> rows_of_metrics({"mrr@10": 0.25, "spearman": None}, {"mrr@10": 0.75, "spearman": 0.5})
+    [('mrr@10', '0.2500', '0.7500', '+0.5000'), ('spearman', '-', '0.5000', '-')]
+    """
+    rows = []
+    for name, new in after.items():
+        old = before.get(name)
+        change = "-" if old is None or new is None else f"{new - old:+.4f}"
+        rows.append((name, *("-" if value is None else f"{value:.4f}" for value in (old, new)), change))
+    return rows
 
 
 def plain_table(rows: list[tuple[str, str, str, str]]) -> list[str]:

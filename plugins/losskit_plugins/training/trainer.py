@@ -106,14 +106,18 @@ class Trainer(TransformersTrainer):
         if isinstance(self.train_dataset, IterableDataset) or not self._distinct_texts():
             return super().get_train_dataloader()
         args = self.args
+        batches = NoDuplicatesBatchSampler(
+            self.train_dataset,
+            batch_size=self._train_batch_size,
+            columns=self._text_columns(),
+            shards=args.world_size,
+            drop_last=args.dataloader_drop_last,
+            seed=args.data_seed if args.data_seed is not None else args.seed,
+        )
+        self.add_callback(_Epochs(batches))
         loader = DataLoader(
             self.train_dataset,
-            batch_sampler=NoDuplicatesBatchSampler(
-                self.train_dataset,
-                batch_size=self._train_batch_size,
-                drop_last=args.dataloader_drop_last,
-                seed=args.data_seed if args.data_seed is not None else args.seed,
-            ),
+            batch_sampler=batches,
             collate_fn=self.data_collator,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
@@ -122,6 +126,11 @@ class Trainer(TransformersTrainer):
         )
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared
+
+    def _text_columns(self) -> list[str] | None:
+        """Which columns hold texts, as far as the collator says so."""
+        matched = self.data_collator.matched if isinstance(self.data_collator, Collator) else None
+        return None if matched is None else [column.data for column in matched.columns]
 
     def _distinct_texts(self) -> bool:
         if self.batch_sampler not in ("auto", "no-duplicates", "random"):
@@ -181,7 +190,7 @@ class Trainer(TransformersTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """The metrics of `evaluation`; computed once and told to every process.
+        """The metrics of `evaluation`, logged.
 
         Args:
             eval_dataset: an evaluation instead of the trainer's own.
@@ -191,15 +200,23 @@ class Trainer(TransformersTrainer):
         Raises:
             LossError: there is nothing to evaluate with.
         """
-        evaluation: Evaluation | None = eval_dataset if eval_dataset is not None else self.evaluation
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.measure(eval_dataset).items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def measure(self, evaluation: Evaluation | None = None) -> dict[str, float]:
+        """The metrics of an evaluation, by default the trainer's own; found by one process and told to every other.
+
+        Raises:
+            LossError: there is nothing to evaluate with.
+        """
+        evaluation = evaluation if evaluation is not None else self.evaluation
         if evaluation is None:
             raise LossError("Trainer.evaluation", expected="a function from encoder to metrics", got="None")
         found = [dict(evaluation(self.encoder)) if self.is_world_process_zero() else {}]
         broadcast_object_list(found)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found[0].items()}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        return found[0]
 
     # Checkpoints
 
@@ -219,6 +236,17 @@ class Trainer(TransformersTrainer):
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+
+
+class _Epochs(TrainerCallback):
+    """Tells a batch sampler the epoch: in a resumed training of several processes nobody else reaches it."""
+
+    def __init__(self, batches: NoDuplicatesBatchSampler) -> None:
+        self.batches = batches
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The epoch that is about to be drawn, or drawn on."""
+        self.batches.set_epoch(int(state.epoch or 0))
 
 
 def _module(encoder: Any) -> nn.Module:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from losskit.errors import ModelError, RecipeError
 
 __all__ = ["Workspace"]
+
+logger = logging.getLogger("losskit")
 
 STATE = "trainer_state.json"
 
@@ -17,6 +22,9 @@ STATE = "trainer_state.json"
 @dataclass
 class Workspace:
     """The folder of an unfinished run, `NAME.partial` beside the output `NAME`.
+
+    As a context it makes the folder, and after a failure leaves nothing of it but checkpoints. Of several
+    processes only the first writes.
 
     Args:
         output: where the finished run shall be.
@@ -31,7 +39,17 @@ class Workspace:
     replaceable: Callable[[Path], bool] = field(default=lambda output: False)
 
     def __post_init__(self) -> None:
+        self.main = os.environ.get("RANK", "0") == "0"
+        self.checkpoint: Path | None = None
         self._made: list[Path] = []
+
+    def __enter__(self) -> Self:
+        self.checkpoint = self.open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if kind is not None and self.main and (kept := self.abandon()) is not None:
+            logger.warning("The unfinished run is kept in %s; --resume goes on with it.", kept)
 
     @property
     def folder(self) -> Path:
@@ -49,6 +67,8 @@ class Workspace:
         Raises:
             RecipeError: the output is a file, or is not empty, or a run into it was left unfinished.
         """
+        if not self.main:
+            return
         if self.resume and self.force:
             raise RecipeError("--resume and --force", expected="one of them", got="both")
         if self.output.exists() and not self.output.is_dir():
@@ -78,6 +98,8 @@ class Workspace:
                 f"--resume into {self.output}", expected="a run that kept a checkpoint", got="a finished one without",
                 fix="give --force to train it anew, or choose another output",
             )  # fmt: skip
+        if not self.main:
+            return checkpoint
         if checkpoint is None or self.folder not in checkpoint.parents:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
@@ -91,6 +113,18 @@ class Workspace:
             ) from error  # fmt: skip
         return checkpoint
 
+    def final(self, path: Path) -> Path:
+        """Where a path will be once the run is finished."""
+        inside = path.is_relative_to(self.folder)
+        return self.output / path.relative_to(self.folder) if inside else path
+
+    def wait(self) -> None:
+        """Let all processes come here before any goes on."""
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from accelerate import PartialState
+
+            PartialState().wait_for_everyone()
+
     def earlier(self, name: str) -> Path | None:
         """A file of the run that is gone on with, if there is one."""
         places = (self.folder, self.output) if self.resume else ()
@@ -103,6 +137,8 @@ class Workspace:
             ModelError: the folder could not be renamed; the run is kept where it is.
         """
         old = self.output.with_name(f"{self.output.name}.replaced")
+        if self.checkpoints.is_dir() and not any(self.checkpoints.iterdir()):
+            self.checkpoints.rmdir()
         try:
             shutil.rmtree(old, ignore_errors=True)
             if self.output.exists():

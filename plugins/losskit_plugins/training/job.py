@@ -1,0 +1,232 @@
+"""A training from checked recipe to finished run."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from losskit import build
+from losskit.errors import DataError, RecipeError, did_you_mean
+from losskit.hooks import Hooks
+from losskit.recipe import EvalSource, Recipe
+from losskit_plugins.data.columns import Match
+from losskit_plugins.data.files import files_of, match_source, peek, read
+
+from .components import Component, resolve
+from .options import batch_sampler, check_training
+from .run import METRICS_FILE, Run, read_metrics, write_json
+from .workspace import Workspace
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+    from losskit import Encoder, Execution, Loss
+
+    from .trainer import Evaluation, Trainer
+
+__all__ = ["Checked", "Job", "check"]
+
+logger = logging.getLogger("losskit")
+
+TOKENS = {"cpu": 2048, "cuda": 16384}
+"""Padded tokens per forward of length-packed encoding, where the recipe leaves it open: what keeps a device busy."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a recipe means, as far as that shows without importing anything heavy.
+
+    Args:
+        encoder: as the recipe names it.
+        loss: as the recipe names it.
+        matched: which column of the training data is which input; None where only the built loss can tell.
+    """
+
+    encoder: Component
+    loss: Component
+    matched: Match | None
+
+
+def check(recipe: Recipe, trust_remote_code: bool = False) -> Checked:
+    """Check names, options, files, columns and labels; imports neither torch nor transformers, writes nothing.
+
+    Raises:
+        LosskitError: what does not fit.
+    """
+    check_training(recipe.training)
+    encoder, loss = resolve(recipe.encoder, "encoder"), resolve(recipe.loss, "loss")
+    if isinstance(recipe.encoder, dict) and "trust_remote_code" in recipe.encoder:
+        raise RecipeError(
+            "encoder.trust_remote_code: no recipe may say so",
+            fix="give --trust-remote-code, or train(..., trust_remote_code=True)",
+        )
+    if trust_remote_code and "trust_remote_code" not in {option.name for option in encoder.spec.options}:
+        raise RecipeError("--trust-remote-code", expected="an encoder that can", got=encoder.spec.name)
+    families = encoder.spec.card.encoders if encoder.spec.card else ()
+    if families and not set(families) & set(loss.families):
+        raise RecipeError(
+            f"loss {loss.spec.name}", expected=f"an encoder that is {' or '.join(loss.families) or 'of no family'}",
+            got=f"{encoder.spec.name}, which is {' or '.join(families)}", fix="choose another loss or encoder",
+        )  # fmt: skip
+    matched = match_source(recipe.data.train, loss.formats, loss.spec.name) if loss.formats else None
+    if recipe.data.eval is not None:
+        _check_evaluation(recipe.data.eval)
+    return Checked(encoder, loss, matched)
+
+
+def _check_evaluation(source: EvalSource) -> None:
+    """That the rows can be read and the mapped columns are there; what they mean is read with the metrics."""
+    found = peek(source).columns
+    for key, value in source.columns.items():
+        for name in [value] if isinstance(value, str) else value if isinstance(value, list) else [value.column]:
+            if name not in found:
+                raise DataError(
+                    f"columns.{key} of {source.path}", expected=f"one of {', '.join(found)}", got=repr(name),
+                    fix=did_you_mean(name, found),
+                )  # fmt: skip
+
+
+class Job:
+    """Trains as a recipe says and writes the run.
+
+    Args:
+        recipe: with paths as they are now.
+        shown: with paths as they will be in the finished run.
+        checked: what `check` found.
+        workspace: where the run is written, open.
+        trust_remote_code: let the encoder run code that its model folder brings.
+        callbacks: for the trainer.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        shown: Recipe,
+        checked: Checked,
+        workspace: Workspace,
+        *,
+        trust_remote_code: bool = False,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        self.recipe, self.shown, self.checked, self.workspace = recipe, shown, checked, workspace
+        self.trust_remote_code = trust_remote_code
+        self.callbacks = callbacks
+
+    def run(self) -> Run:
+        """Load, evaluate, train, evaluate, write."""
+        from transformers import set_seed
+
+        set_seed(self.recipe.seed)
+        evaluation = self._evaluation()
+        encoder = self._encoder()
+        loss = build(self.recipe.loss, encoder, execution=self._execution(encoder))
+        trainer = self._trainer(loss, evaluation)
+        before = self._before(trainer)
+        logger.info("Training with %s", type(loss).__name__)
+        checkpoint = self.workspace.checkpoint
+        trained = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        after = self._measured(trainer, "after")
+        if self.workspace.main:
+            speed = trained.metrics["train_samples_per_second"]
+            train = {"steps": trained.global_step, "samples_per_second": speed, "loss": trained.training_loss}
+            self._write(trainer, {"schema": 1, "before": before, "after": after, "train": train})
+            self.workspace.finish()
+        self.workspace.wait()
+        return Run(self.workspace.output)
+
+    def _encoder(self) -> Encoder:
+        expression = self.recipe.encoder
+        if self.trust_remote_code:
+            options = {"name": expression} if isinstance(expression, str) else expression
+            expression = {**options, "trust_remote_code": True}
+        encoder: Encoder = build(expression, kind="encoder")
+        return encoder
+
+    def _execution(self, encoder: Encoder) -> Execution:
+        """As the recipe says, else chosen; what was chosen goes into the filled-in recipe."""
+        from losskit.execution import from_config, to_config
+
+        if self.recipe.execution is not None:
+            return from_config(self.recipe.execution)
+        execution = choose_execution(encoder)
+        self.shown = self.shown.model_copy(update={"execution": to_config(execution)})
+        logger.info("Chosen execution: %s", execution)
+        return execution
+
+    def _trainer(self, loss: Loss, evaluation: Evaluation | None) -> Trainer:
+        from losskit_plugins.data.collator import Collator
+
+        from .options import training_arguments
+        from .trainer import Trainer
+
+        source = self.recipe.data.train
+        matched = self.checked.matched or match_source(source, loss.formats, self.checked.loss.spec.name)
+        rows, matched = read(source, matched)
+        logger.info("%d rows of %s: %s", len(rows), self.shown.data.train.path, matched.summary())
+        return Trainer(
+            loss=loss,
+            train_dataset=rows,
+            args=training_arguments(self.recipe.training, self.workspace.checkpoints),
+            collator=Collator(loss, matched),
+            evaluation=evaluation,
+            batch_sampler=batch_sampler(self.recipe.training),
+            callbacks=[*self._plugins_callbacks(), *self.callbacks],
+        )
+
+    def _evaluation(self) -> Evaluation | None:
+        from losskit_plugins.evaluation import evaluate, read_evaluation
+
+        source = self.recipe.data.eval
+        if source is None:
+            return None
+        return partial(evaluate, data=read_evaluation(source), metrics=source.metrics)
+
+    def _plugins_callbacks(self) -> list[TrainerCallback]:
+        """What plugins add through the hook `losskit_train_callbacks`; what breaks there is reported, and left out."""
+        hooks = Hooks()
+        found = [item for _, item in hooks.call("losskit_train_callbacks", recipe=self.shown)]
+        for problem in hooks.problems:
+            logger.warning("%s", problem)
+        return found
+
+    def _before(self, trainer: Trainer) -> dict[str, Any]:
+        """Metrics before the first step; of a resumed run those that it began with."""
+        earlier = self.workspace.earlier(METRICS_FILE)
+        before = self._measured(trainer, "before") if earlier is None else read_metrics(earlier)["before"]
+        if self.workspace.main:
+            write_json(self.workspace.folder / METRICS_FILE, {"schema": 1, "before": before})
+        return dict(before)
+
+    def _measured(self, trainer: Trainer, moment: str) -> dict[str, Any]:
+        if trainer.evaluation is None:
+            return {}
+        logger.info("Evaluating %s training", moment)
+        return trainer.measure()
+
+    def _write(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
+        """Everything that a run consists of, into the workspace."""
+        from .results import write_results
+
+        logger.info("Writing %s", self.workspace.output)
+        sources = {"train": self.recipe.data.train, "eval": self.recipe.data.eval}
+        data = {part: files_of(source) for part, source in sources.items() if source is not None}
+        rows = {"train": len(trainer.train_dataset)}
+        if self.recipe.data.eval is not None:
+            rows["eval"] = len(peek(self.recipe.data.eval, count=sys.maxsize).rows)
+        write_results(trainer, self.shown, metrics, data, rows, self.workspace)
+
+
+def choose_execution(encoder: Encoder) -> Execution:
+    """Encoding packed by length where texts are encoded one by one, which is faster and needs less memory."""
+    import torch
+
+    from losskit.execution import Direct
+    from losskit.features import width
+
+    if encoder.family == "cross-encoder" or not width(encoder.preprocess(["text"])):
+        return Direct()
+    return Direct(tokens=TOKENS["cuda" if torch.cuda.is_available() else "cpu"])

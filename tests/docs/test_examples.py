@@ -8,7 +8,7 @@ import pty
 import re
 import subprocess
 import sys
-import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,8 +21,8 @@ TIME_LIMIT = 300
 
 _STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
-# Pages that train a model: the README shows the same, and runs always.
-SLOW = {"docs/quickstart.md", "docs/concepts/recipes.md"}
+# It trains as the README does, which runs always.
+SLOW = {"docs/quickstart.md"}
 
 
 def _page(path: Path) -> object:
@@ -67,6 +67,7 @@ def _run_command(command: str, shown: str, where: str, *, numbers_vary: bool) ->
         "COLUMNS": "80",
         "NO_COLOR": "1",
         "TERM": "dumb",
+        "LC_ALL": "C.UTF-8",
     }
     code, got = _on_terminal(["bash", "-c", command], environment)
     # A command that is shown to fail shows what it says.
@@ -76,16 +77,16 @@ def _run_command(command: str, shown: str, where: str, *, numbers_vary: bool) ->
 
 
 def _on_terminal(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
-    """The exit code and output of a command whose stdout is a terminal; what it says on stderr comes last."""
+    """The exit code and output of a command that writes to a terminal."""
     reading, terminal = pty.openpty()
-    with tempfile.TemporaryFile("w+") as errors:
-        running = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=terminal, stderr=errors)
-        os.close(terminal)
-        got = b"".join(_chunks(reading))
-        os.close(reading)
-        code = running.wait(TIME_LIMIT)
-        errors.seek(0)
-        return code, _STYLE.sub("", got.decode()).replace("\r", "") + errors.read()
+    running = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    limit = threading.Timer(TIME_LIMIT, running.kill)
+    limit.start()
+    got = b"".join(_chunks(reading))
+    limit.cancel()
+    os.close(reading)
+    return running.wait(), _STYLE.sub("", got.decode()).replace("\r", "")
 
 
 def _chunks(terminal: int) -> Iterator[bytes]:

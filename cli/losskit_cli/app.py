@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from losskit import registry
 from losskit.discover import Entry
-from losskit.errors import AmbiguousError, LosskitError, PluginError, RecipeError
+from losskit.errors import AmbiguousError, LosskitError, PluginError, RecipeError, brief
 from losskit.policy import Policy
 from losskit.spec import load_target
 
@@ -107,7 +107,7 @@ def _from_plugin(name: str, entries: Sequence[Entry]) -> Any:
     except (Exception, SystemExit) as error:
         culprit = f"command {name!r} of {entry.provider} {entry.version} ({entry.target})"
         fix = f"update {entry.provider}, or block it"
-        raise PluginError(culprit, got=f"{type(error).__name__}: {error}", fix=fix) from error
+        raise PluginError(culprit, got=brief(error), fix=fix) from error
 
 
 def _command(name: str, value: Any) -> Any:
@@ -175,7 +175,7 @@ def main() -> NoReturn:
     except Exception as error:  # noqa: BLE001 - the last resort, which reports
         if debug:
             sys.excepthook(*sys.exc_info())
-        say(f"losskit: internal error: {type(error).__name__}: {error}. A report is in {_report()}")
+        say(f"losskit: internal error: {brief(error)}. A report is in {_report()}")
         _leave(70)
     _leave(0)
 

@@ -11,7 +11,7 @@ import os
 import pickle
 import sys
 
-from losskit.errors import PluginError
+from losskit.errors import PluginError, brief
 from losskit.spec import load_target
 
 
@@ -26,7 +26,7 @@ def main() -> None:
             except PluginError as raised:
                 error = {"reason": raised.got, "fix": raised.fix}
             except BaseException as raised:  # noqa: BLE001 - nothing that one raises may end the others
-                error = {"reason": f"{type(raised).__name__}: {raised}", "fix": "report it to its authors"}
+                error = {"reason": brief(raised), "fix": "report it to its authors"}
             results.write(json.dumps(error) + "\n")
 
 

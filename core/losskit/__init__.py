@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     # For type checkers only: at run time these four come through the entry-point group `losskit.api`.
     from losskit_plugins.training.api import train
-
     from losskit_plugins.training.callbacks import ProgressCallback
     from losskit_plugins.training.run import Run
     from losskit_plugins.training.trainer import Trainer
@@ -88,30 +87,21 @@ __all__ = [
 ]
 
 _MODULES = {
-    "build": ["build"],
-    "card": ["Card", "Format"],
-    "errors": [
-        "AmbiguousError",
-        "DataError",
-        "LossError",
-        "LosskitError",
-        "ModelError",
-        "NotFoundError",
-        "PluginError",
-        "RecipeError",
-    ],
-    "execution": ["Direct", "Execution", "GradCache"],
-    "hooks": ["hookimpl"],
-    "loss": ["Loss"],
-    "output": ["Output", "Tokens"],
-    "protocols": ["Encoder", "LossProtocol", "Regularizer", "Similarity", "Weighting"],
-    "registry": ["find", "get"],
-    "saved": ["load"],
-    "score_loss": ["ScoreLoss"],
-    "spec": ["Spec"],
-    "wrapper": ["Wrapper"],
+    "build": "build",
+    "card": "Card Format",
+    "errors": "AmbiguousError DataError LossError LosskitError ModelError NotFoundError PluginError RecipeError",
+    "execution": "Direct Execution GradCache",
+    "hooks": "hookimpl",
+    "loss": "Loss",
+    "output": "Output Tokens",
+    "protocols": "Encoder LossProtocol Regularizer Similarity Weighting",
+    "registry": "find get",
+    "saved": "load",
+    "score_loss": "ScoreLoss",
+    "spec": "Spec",
+    "wrapper": "Wrapper",
 }
-HOMES = {name: module for module, names in _MODULES.items() for name in names}
+HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 """The submodule that each exported name lives in."""
 
 

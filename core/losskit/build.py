@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from .errors import LosskitError, RecipeError, did_you_mean
+from .errors import LosskitError, RecipeError, brief, did_you_mean
 from .registry import get
 
 __all__ = ["build"]
@@ -80,7 +80,7 @@ def _build(expression: Any, kind: str, path: str, context: _Context) -> Any:
     except LosskitError:
         raise
     except (TypeError, ValueError) as error:
-        raise RecipeError(f"{path} ({spec.name})", got=f"{type(error).__name__}: {error}") from error
+        raise RecipeError(f"{path} ({spec.name})", got=brief(error)) from error
 
 
 def _split(expression: Any, path: str) -> tuple[str, dict[str, Any]]:

@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from email.parser import HeaderParser
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .card import API_VERSION, Card, CardError, Format
-from .errors import did_you_mean
+from .errors import brief, did_you_mean
 from .policy import BUILTIN, Policy, normalize
 from .source import BASES, Allowed, Ancestor, ClassSource, Sources, UnreadableError
 from .spec import Option, Problem, Spec, load_target
@@ -61,12 +62,16 @@ def scan() -> tuple[list[Entry], list[Problem]]:
     """The entries of all distributions in an order of their own, and what could not be read."""
     entries: list[Entry] = []
     problems: list[Problem] = []
-    for distribution in _distributions():
-        name, version = distribution.metadata["Name"] or "", distribution.metadata["Version"] or ""
+    for name, distribution in _distributions():
+        if not name:
+            reason = "something with entry points for losskit has no metadata"
+            problems.append(Problem("", "", "entry_points.txt", "broken", reason, "remove or reinstall it"))
+            continue
+        version = _header(distribution, "Version")
         try:
             points = {(point.group, point.name, point.value) for point in distribution.entry_points}
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one distribution stays with it
-            reason = f"its entry points cannot be read: {type(error).__name__}: {error}"
+            reason = f"its entry points cannot be read: {brief(error)}"
             problems.append(Problem(name, version, "entry_points.txt", "broken", reason, f"reinstall {name}"))
             continue
         for group, point, value in sorted(points):
@@ -85,18 +90,24 @@ def scan() -> tuple[list[Entry], list[Problem]]:
     return entries, problems
 
 
-def _distributions() -> list[metadata.Distribution]:
-    """Those with entry points of ours by normalised name; of several with one name the one that Python imports."""
-    found: dict[str, metadata.Distribution] = {}
+def _distributions() -> list[tuple[str, metadata.Distribution]]:
+    """Those with entry points of ours, by name; of several with one name the one that Python imports."""
+    found: dict[str, tuple[str, metadata.Distribution]] = {}
     for distribution in metadata.distributions():
         try:
             mentioned = "losskit." in (distribution.read_text("entry_points.txt") or "")
+            name = _header(distribution, "Name") if mentioned else ""
         except (OSError, UnicodeDecodeError):
             continue
-        name = distribution.metadata["Name"] if mentioned else None
-        if name and normalize(name) not in found:
-            found[normalize(name)] = _installed(name) or distribution
+        if mentioned:
+            found.setdefault(normalize(name), (name, (name and _installed(name)) or distribution))
     return [found[name] for name in sorted(found)]
+
+
+def _header(distribution: metadata.Distribution, name: str) -> str:
+    """A field of the metadata; nothing where it is missing."""
+    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    return HeaderParser().parsestr(text).get(name, "")
 
 
 class Reader:
@@ -248,7 +259,9 @@ def unmet(requirements: Sequence[str]) -> list[Unmet]:
                 continue
             distribution = _installed(requirement.name)
             # Reading a version parses all of the metadata.
-            version = "" if distribution is None else distribution.version if requirement.specifier else "any"
+            version = (
+                "" if distribution is None else _header(distribution, "Version") if requirement.specifier else "any"
+            )
             met = version == "any" or (bool(version) and requirement.specifier.contains(version, prereleases=True))
         except ValueError as error:
             raise UnreadableError(f"the requirement {text!r} cannot be read: {error}") from error

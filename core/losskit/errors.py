@@ -20,12 +20,13 @@ from collections.abc import Iterable
 __all__ = [
     "AmbiguousError",
     "DataError",
-    "LosskitError",
     "LossError",
+    "LosskitError",
     "ModelError",
     "NotFoundError",
     "PluginError",
     "RecipeError",
+    "brief",
     "did_you_mean",
 ]
 
@@ -39,8 +40,8 @@ class LosskitError(Exception):
         got: what was there instead.
         fix: what to do about it.
 
-    >>> print(DataError("column 'score' of dev.jsonl", expected="numbers", got="'high' in row 3", fix="map another column"))
-    column 'score' of dev.jsonl: expected numbers, got 'high' in row 3. Fix: map another column
+    >>> print(DataError("column 'score'", expected="numbers", got="'high' in row 3", fix="map another column"))
+    column 'score': expected numbers, got 'high' in row 3. Fix: map another column
     """
 
     exit_code = 2
@@ -88,6 +89,15 @@ class PluginError(LosskitError):
     """A component that was needed failed to load."""
 
     exit_code = 3
+
+
+def brief(error: BaseException) -> str:
+    """An exception in one line.
+
+    >>> brief(ValueError("first\\n  second")), brief(KeyboardInterrupt())
+    ('ValueError: first second', 'KeyboardInterrupt')
+    """
+    return ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

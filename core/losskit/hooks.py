@@ -21,6 +21,7 @@ import pluggy
 
 from .card import KINDS
 from .discover import Entry
+from .errors import brief
 from .registry import Registry, current
 from .spec import Problem
 
@@ -74,7 +75,7 @@ class Hooks:
             try:
                 items = [item for result in caller(**arguments) for item in result]
             except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it does stays with it
-                self._note(self._entries[name], f"{hook} raises {type(error).__name__}: {error}")
+                self._note(self._entries[name], f"{hook} raises {brief(error)}")
                 continue
             found.extend((self._entries[name], item) for item in items)
         return found
@@ -98,7 +99,7 @@ class Hooks:
             # Registering may fail half-way and leave its first hooks behind.
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
-            self._note(entry, f"loading it raises {type(error).__name__}: {error}")
+            self._note(entry, f"loading it raises {brief(error)}")
             return
         self._entries[name] = entry
         for caller in self._manager.get_hookcallers(plugin) or ():

@@ -166,16 +166,12 @@ def find(
     >>> [spec.name for spec in find(kind="similarity", search="cos*")]
     ['cosine']
     """
-    for option, value, known in (
-        ("kind", kind, KINDS),
-        ("encoder", encoder, FAMILIES),
-        ("labels", labels, LABELS),
-        ("status", status, STATUSES),
-        *(("inputs", split_input(column)[0], INPUTS) for column in inputs or ()),
-    ):
-        if value is not None and value not in known:
-            fix = did_you_mean(value, known)
-            raise RecipeError(option, expected=f"one of {', '.join(known)}", got=repr(value), fix=fix)
+    _check("kind", kind, KINDS)
+    _check("encoder", encoder, FAMILIES)
+    _check("labels", labels, LABELS)
+    _check("status", status, STATUSES)
+    for column in inputs or ():
+        _check("inputs", split_input(column)[0], INPUTS)
     return [
         spec
         for spec in current().specs
@@ -223,6 +219,7 @@ def lookup(reference: str, kind: str | None = None) -> list[Spec]:
     Raises:
         NotFoundError: nothing answers to it.
     """
+    _check("kind", kind, KINDS)
     head, _, rest = reference.partition(":")
     if head in KINDS and rest:
         if kind is not None and _space(kind) != _space(head):
@@ -280,6 +277,12 @@ def api(name: str) -> Any:
         if entry.kind == "api" and entry.name == name:
             return entry.load()
     raise PluginError(f"losskit.{name} is not registered by the distribution losskit", fix=f"reinstall {BUILTIN}")
+
+
+def _check(option: str, value: str | None, known: Sequence[str]) -> None:
+    if value is not None and value not in known:
+        fix = did_you_mean(value, known)
+        raise RecipeError(option, expected=f"one of {', '.join(known)}", got=repr(value), fix=fix)
 
 
 def _space(kind: str) -> str:

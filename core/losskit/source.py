@@ -28,6 +28,7 @@ from typing import Any
 from . import HOMES
 from .cache import Cache
 from .card import Card, Format
+from .errors import brief
 
 __all__ = ["BASES", "Allowed", "Ancestor", "ClassSource", "Sources", "UnreadableError"]
 
@@ -191,7 +192,7 @@ class Sources:
             try:
                 source = spec.loader.get_source(module)  # type: ignore[union-attr]
             except Exception as error:
-                raise UnreadableError(f"source cannot be read: {type(error).__name__}: {error}", file) from error
+                raise UnreadableError(f"source cannot be read: {brief(error)}", file) from error
             if source is None:
                 raise UnreadableError(f"module {module} has no source", file)
             record = parse(source, module, file, is_package=spec.submodule_search_locations is not None)
@@ -214,7 +215,7 @@ def _find(module: str, path: Iterable[str], *, top: bool) -> ModuleSpec:
             # PathFinder asks sys.modules for the parent of a namespace package, which is not imported here.
             spec = _on_path(module, path) if finder is PathFinder else finder.find_spec(module, None if top else path)
         except Exception as error:  # noqa: BLE001 - a foreign finder may raise anything
-            reasons.append(f"; {finder!r} raised {type(error).__name__}: {error}")
+            reasons.append(f"; {finder!r} raised {brief(error)}")
             continue
         if spec is not None:
             return spec

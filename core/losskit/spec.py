@@ -13,7 +13,7 @@ from typing import Any
 from zipimport import zipimporter
 
 from .card import Card
-from .errors import PluginError
+from .errors import PluginError, brief
 
 __all__ = ["STATUSES", "Option", "Problem", "Spec"]
 
@@ -113,7 +113,7 @@ class Spec:
             value = load_target(self.target)
             card = getattr(value, "card", None)
         except (Exception, SystemExit) as error:
-            raise self._error(f"{type(error).__name__}: {error} at import", self._repair(error)) from error
+            raise self._error(f"{brief(error)} at import", self._repair(error)) from error
         if not isinstance(value, type):
             raise self._error(f"{type(value).__name__} {value!r:.60}", "let the entry point name a class")
         if self.card is not None and not isinstance(card, Card):

@@ -91,7 +91,7 @@ def test_load_survives_whatever_importing_does(losskit, site) -> None:
         ("lk-abrupt", "lk_abrupt:A"): "importing it ended Python with exit code 7",
         ("lk-hang", "lk_hang:A"): "importing it did not end within 20 seconds",
         ("lk-segfault", "lk_segfault:A"): "importing it ended Python by SIGSEGV",
-        ("lk-interrupt", "lk_interrupt:A"): "KeyboardInterrupt: ",
+        ("lk-interrupt", "lk_interrupt:A"): "KeyboardInterrupt",
         ("lk-broken", "lk_broken:A"): "it needs no-such-thing, nothing is installed",
         ("lk-behind", "lk_behind:A"): "importing it ended Python by SIGABRT",
         ("lk-behind", "lk_behind_more:A"): "the card None",

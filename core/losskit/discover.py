@@ -77,14 +77,14 @@ def scan() -> tuple[list[Entry], list[Problem]]:
         for group, point, value in sorted(points):
             if not group.startswith("losskit."):
                 continue
-            entry = Entry(GROUPS.get(group, ""), point, value.replace(" ", ""), distribution, name, version)
+            target = value.partition("[")[0].replace(" ", "")
+            entry = Entry(GROUPS.get(group, ""), point, target, distribution, name, version)
             if not entry.kind:
                 fix = did_you_mean(group, GROUPS) or f"use one of {', '.join(GROUPS)}"
                 problems.append(entry.problem("broken", f"there is no entry-point group {group}", fix))
             elif entry.kind == "api" and not entry.builtin:
-                problems.append(
-                    entry.problem("broken", "only losskit itself may fill losskit.api", "remove the entry point")
-                )
+                reason = "only losskit itself may fill losskit.api"
+                problems.append(entry.problem("broken", reason, "remove the entry point"))
             else:
                 entries.append(entry)
     return entries, problems
@@ -121,22 +121,30 @@ class Reader:
         """What is known of an entry, with the first thing that is wrong with it."""
         spec = Spec(entry.kind, entry.name, entry.target, entry.provider, entry.version, entry.builtin)
         try:
-            refusal = self._policy.refusal(entry.provider, entry.name)
-            if refusal:
-                raise UnreadableError(refusal, status="blocked", fix="unblock or allow it there if you trust it")
-            if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", entry.name):
-                raise UnreadableError(f"the name {entry.name!r} is not kebab-case")
-            missing = self._requirements(entry)
-            _refuse([item for item in missing if item.name == BUILTIN], "incompatible")
+            missing = self._admitted(entry)
             spec = self.described(spec, lambda parent: self._reachable(entry, parent))
             if spec.card is None:
                 raise UnreadableError(f"{spec.class_name} has no card", spec.file or "", spec.line)
             _refuse([*missing, *unmet(spec.card.requires)], "missing-dependency")
-        except UnreadableError as flaw:
-            fix = flaw.fix or f"mend {entry.target}, or update {entry.provider}"
-            problem = entry.problem(flaw.status, flaw.reason, fix, flaw.file, flaw.line)
-            return replace(spec, status=flaw.status, problem=problem)
-        return spec
+            return spec
+        except UnreadableError as found:
+            flaw = found
+        except Exception as error:  # noqa: BLE001 - whatever is odd about one package must not hide the others
+            flaw = UnreadableError(f"reading it raises {brief(error)}")
+        fix = flaw.fix or f"mend {entry.target}, or update {entry.provider}"
+        problem = entry.problem(flaw.status, flaw.reason, fix, flaw.file, flaw.line)
+        return replace(spec, status=flaw.status, problem=problem)
+
+    def _admitted(self, entry: Entry) -> list[Unmet]:
+        """Refuse what need not be read; what the distribution requires in vain."""
+        refusal = self._policy.refusal(entry.provider, entry.name)
+        if refusal:
+            raise UnreadableError(refusal, status="blocked", fix="unblock or allow it there if you trust it")
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", entry.name):
+            raise UnreadableError(f"the name {entry.name!r} is not kebab-case")
+        missing = self._requirements(entry)
+        _refuse([item for item in missing if item.name == BUILTIN], "incompatible")
+        return missing
 
     def described(self, spec: Spec, reachable: Allowed = lambda parent: True) -> Spec:
         """A spec filled from the source of its class.
@@ -258,14 +266,12 @@ def unmet(requirements: Sequence[str]) -> list[Unmet]:
             if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
                 continue
             distribution = _installed(requirement.name)
-            # Reading a version parses all of the metadata.
-            version = (
-                "" if distribution is None else _header(distribution, "Version") if requirement.specifier else "any"
-            )
-            met = version == "any" or (bool(version) and requirement.specifier.contains(version, prereleases=True))
+            # Reading a version parses all of the metadata, so it is done only where it matters.
+            version = _header(distribution, "Version") if distribution and requirement.specifier else ""
+            fits = not requirement.specifier or (version and requirement.specifier.contains(version, prereleases=True))
         except ValueError as error:
             raise UnreadableError(f"the requirement {text!r} cannot be read: {error}") from error
-        if not met:
+        if distribution is None or not fits:
             wanted = f"{requirement.name}{requirement.specifier}"
             found.append(Unmet(normalize(requirement.name), wanted, version))
     return found
@@ -273,9 +279,7 @@ def unmet(requirements: Sequence[str]) -> list[Unmet]:
 
 def _refuse(missing: Sequence[Unmet], status: str) -> None:
     if missing:
-        reason = "; ".join(
-            f"it needs {item.requirement}, {item.installed or 'nothing'} is installed" for item in missing
-        )
+        reason = "; ".join(item.reason for item in missing)
         fix = "pip install " + " ".join(f"'{item.requirement}'" for item in missing)
         raise UnreadableError(reason, status=status, fix=fix)
 

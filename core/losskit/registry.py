@@ -86,12 +86,10 @@ class Registry:
             return self._reader.described(spec)
         except UnreadableError as flaw:
             if flaw.line is None:
-                raise NotFoundError(
-                    f"{kind} {target!r}", got=flaw.reason, fix="write module:Class or path/file.py:Class"
-                ) from flaw
-            problem = Problem(
-                "", "", target, flaw.status, flaw.reason, flaw.fix or f"mend {flaw.file}", flaw.file, flaw.line
-            )
+                fix = "write module:Class or path/file.py:Class"
+                raise NotFoundError(f"{kind} {target!r}", got=flaw.reason, fix=fix) from flaw
+            fix = flaw.fix or f"mend {flaw.file}"
+            problem = Problem("", "", target, flaw.status, flaw.reason, fix, flaw.file, flaw.line)
             return replace(spec, status=flaw.status, problem=problem, file=flaw.file, line=flaw.line)
 
     def decide(self, claims: Sequence[Spec], name: str) -> Spec | None:
@@ -108,13 +106,12 @@ class Registry:
         if spec.status != "ok" or self.decide(claims, spec.name) is not None:
             return spec
         others = ", ".join(f"{other.provider}=={other.version}" for other in claims if other is not spec)
+        reason = f"the name is also claimed by {others}"
         pin = self.policy.pin(spec.kind, spec.name)
-        reason = f"the name is also claimed by {others}" if others else ""
         if pin is not None:
             reason = f"{pin[1]} pins the name to {pin[0]}, which does not provide it"
-        problem = Problem(
-            spec.provider, spec.version, spec.target, "ambiguous", reason, _choose([spec]), spec.file, spec.line
-        )
+        where = (spec.provider, spec.version, spec.target)
+        problem = Problem(*where, "ambiguous", reason, _choose([spec]), spec.file, spec.line)
         return replace(spec, status="ambiguous", problem=problem)
 
 

@@ -65,6 +65,7 @@ def test_built_ins_are_marked_and_come_through_the_same_groups() -> None:
         ("card = Card(api='2', future=1)", [], "incompatible", "written for interface 2", "update losskit", 4),
         ("card = Card(api='1.7')", [], "incompatible", "written for interface 1.7", "update losskit", 4),
         ("card = Card(api='0')", [], "incompatible", "written for interface 0", "update the plugin", 4),
+        (f"card = Card(formula={'[' * 300}1{']' * 300})", [], "broken", "source does not parse", "mend", 4),
         ("card = Card(api='new')", [], "broken", "api is 'new', not a version", "mend", 4),
         (CARD, ["losskit>=99"], "incompatible", "it needs losskit>=99, 0", "pip install 'losskit>=99'", None),
         (CARD, ["no-such-thing>2"], "missing-dependency", "no-such-thing>2, nothing", "pip install 'no-such", None),
@@ -85,6 +86,7 @@ def test_status_says_what_is_wrong_and_where(site, body, requires, status, reaso
         return
     problem = spec.problem
     assert (problem.distribution, problem.version, problem.target) == ("lk-a", "1.0", "lk_a:ToyLoss")
+    assert (spec.card is not None) == (status == "missing-dependency")
     assert reason in problem.reason
     assert fix in problem.fix
     assert problem.line == line

@@ -109,8 +109,9 @@ class Card:
     deviations: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if isinstance(self.formats, str) or not all(isinstance(item, Format) for item in self.formats):
-            raise CardError("Card.formats", expected="a list of Format(...)", got=repr(self.formats))
+        formats: object = self.formats
+        if not isinstance(formats, list | tuple) or not all(isinstance(item, Format) for item in formats):
+            raise CardError("Card.formats", expected="a list of Format(...)", got=repr(formats))
         object.__setattr__(self, "formats", tuple(self.formats))
         for name in ("encoders", "needs", "requires", "aliases", "recommends", "relations", "requirements"):
             object.__setattr__(self, name, _names(name, getattr(self, name)))

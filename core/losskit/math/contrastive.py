@@ -176,7 +176,7 @@ def _called_tile(
     tiles: list[Tensor] = []
     for block in blocks:
         tile = similarity(block.rows[part], block.columns) * scale
-        tiles.append(tile if block.adjust is None else tile + block.adjust(tile.detach(), part))
+        tiles.append(tile if block.adjust is None else tile + block.adjust(tile.detach(), part).detach())
     logits = torch.cat(tiles, dim=1)
     chosen = logits.gather(1, targets[part, None]).squeeze(1)
     return (weights[part] * (logits.logsumexp(1) - chosen)).sum()

@@ -18,7 +18,7 @@ def list_index(lists: Sequence[int], device: torch.device) -> tuple[Tensor, Tens
             [2, 2]]), tensor([[ True,  True],
             [ True, False]]))
     """
-    counts = torch.tensor(list(lists), device=device)
+    counts = torch.tensor(list(lists), device=device, dtype=torch.long)
     positions = torch.arange(max(lists, default=0), device=device)
     where = positions < counts[:, None]
     starts = counts.cumsum(0) - counts

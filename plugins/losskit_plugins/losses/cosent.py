@@ -78,7 +78,7 @@ class CoSENTLoss(Loss):
         super().__init__(model, execution=execution)
         self.scale = scale
         self.similarity = similarity
-        if scale <= 0:
+        if not scale > 0:
             raise LossError(f"{type(self).__name__}.scale", expected="a positive number", got=repr(scale))
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:

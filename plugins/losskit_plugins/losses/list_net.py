@@ -34,7 +34,8 @@ def list_net(
     >>> list_net(scores, labels, where=torch.tensor([[True, True, False]]))
     tensor(0.6931)
     """
-    return -(masked_softmax(labels, where) * masked_log_softmax(scores, where)).sum(-1).mean()
+    total = -(masked_softmax(labels, where) * masked_log_softmax(scores, where)).sum()
+    return total / max(1, scores.shape[0])
 
 
 class ListNetLoss(ScoreLoss):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +18,10 @@ from losskit.math import Block, promoted, softmax_cross_entropy, tuple_index
 __all__ = ["MultipleNegativesRankingLoss", "info_nce"]
 
 Direction = Literal["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]
+Partition = Literal["joint", "per_direction"]
+Hardness = Literal["in_batch_negatives", "hard_negatives", "all_negatives"]
+
+logger = logging.getLogger("losskit")
 
 
 def info_nce(scores: Float[Tensor, "rows candidates"], positives: Int[Tensor, " rows"]) -> Float[Tensor, ""]:
@@ -85,8 +90,8 @@ class MultipleNegativesRankingLoss(Loss):
         scale: float | None = None,
         similarity: str | Similarity | None = None,
         directions: tuple[Direction, ...] = ("query_to_doc",),
-        partition_mode: Literal["joint", "per_direction"] = "joint",
-        hardness_mode: Literal["in_batch_negatives", "hard_negatives", "all_negatives"] | None = None,
+        partition_mode: Partition = "joint",
+        hardness_mode: Hardness | None = None,
         hardness_strength: float = 0.0,
         *,
         execution: Execution | None = None,
@@ -94,7 +99,7 @@ class MultipleNegativesRankingLoss(Loss):
         super().__init__(model, execution=execution)
         self.scale = scale
         self.similarity = similarity
-        self.directions = tuple(directions)
+        self.directions = tuple(dict.fromkeys(directions))
         self.partition_mode = partition_mode
         self.hardness_mode = hardness_mode
         self.hardness_strength = hardness_strength
@@ -117,9 +122,19 @@ class MultipleNegativesRankingLoss(Loss):
 
     def _check_options(self) -> None:
         name = type(self).__name__
-        if self.scale is not None and self.scale <= 0:
+        for option, given, choices in (
+            ("directions", self.directions, get_args(Direction)),
+            ("partition_mode", (self.partition_mode,), get_args(Partition)),
+            ("hardness_mode", (self.hardness_mode,), (None, *get_args(Hardness))),
+        ):
+            unknown = [repr(each) for each in given if each not in choices]
+            if unknown:
+                raise LossError(f"{name}.{option}", expected=" or ".join(map(repr, choices)), got=", ".join(unknown))
+        if (self.hardness_mode is None) != (self.hardness_strength == 0):
+            logger.warning("%s: hardness_mode and hardness_strength have an effect only together", name)
+        if self.scale is not None and not self.scale > 0:
             raise LossError(f"{name}.scale", expected="a positive number", got=repr(self.scale))
-        if self.hardness_strength < 0:
+        if not self.hardness_strength >= 0:
             raise LossError(f"{name}.hardness_strength", expected="0 or more", got=repr(self.hardness_strength))
         if "query_to_doc" not in self.directions:
             raise LossError(f"{name}.directions", expected="query_to_doc among them", got=repr(self.directions))
@@ -173,7 +188,9 @@ class _Batch:
     def _weights(self, rows: slice) -> Tensor:
         """The mean over tuples of the mean over their positives, times sample weights."""
         dtype = promoted(self.documents.embedding).dtype
-        share = torch.full((self.last - self.first,), 1 / (rows.stop - rows.start), device=self.device, dtype=dtype)
+        share = torch.full(
+            (self.last - self.first,), 1 / max(1, rows.stop - rows.start), device=self.device, dtype=dtype
+        )
         if self.counts is not None:
             share = share / torch.tensor(self.counts, device=self.device, dtype=dtype)[self.owners]
         weight = self.anchors.parts.get("weight")

@@ -45,7 +45,7 @@ class WeightedSumLoss(Wrapper):
         execution: Execution | None = None,
     ) -> None:
         Loss.__init__(self, model, execution=execution)
-        self.losses = nn.ModuleDict(dict(losses))
+        self.losses = _named(type(self).__name__, losses)
         self.weights = None if weights is None else dict(weights)
         self._check_options()
         self._check_inner()
@@ -122,6 +122,8 @@ class WeightedSumLoss(Wrapper):
         name = type(self).__name__
         if not self.losses:
             raise LossError(f"{name}.losses", expected="one loss or more", got="none")
+        if self.weights is not None and not any(self.weights.get(key, 1.0) for key in self.losses):
+            raise LossError(f"{name}.weights", expected="one that is not 0", got=repr(self.weights))
         unknown = sorted(set(self.weights or ()) - set(self.losses))
         if unknown:
             raise LossError(f"{name}.weights", expected=f"names among {', '.join(self.losses)}", got=", ".join(unknown))
@@ -131,6 +133,18 @@ class WeightedSumLoss(Wrapper):
                 expected="losses that some data fits in common",
                 got="; ".join(f"{key}: {_described(loss.formats)}" for key, loss in self.losses.items()),
             )
+
+
+def _named(name: str, losses: Mapping[str, Loss]) -> nn.ModuleDict:
+    """The losses as modules, whose names stand in paths and before slashes."""
+    try:
+        modules = nn.ModuleDict(dict(losses))
+    except KeyError as error:
+        raise LossError(f"{name}.losses", expected="names that a module can have", got=str(error.args[0])) from None
+    slashed = [key for key in modules if "/" in key]
+    if slashed:
+        raise LossError(f"{name}.losses", expected="names without a slash", got=", ".join(slashed))
+    return modules
 
 
 def _labels_for(loss: Loss, labels: Tensor | None) -> Tensor | None:

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from losskit import LossError
+from losskit import LossError, Output
 from losskit.testing import differentiate, laws, require_equal, subjects
 from losskit_plugins.losses.cosent import CoSENTLoss, cosent
 
@@ -60,6 +60,13 @@ def test_equal_labels_cost_nothing():
     value.backward()
     assert value == 0
     assert not scores.grad.any()
+
+
+def test_no_rows_cost_nothing():
+    columns = [torch.randn(3, 4, requires_grad=True) for _ in range(2)]
+    value = CoSENTLoss().compute([Output(column) for column in columns], torch.zeros(3), slice(1, 1))
+    value.backward()
+    assert value == 0
 
 
 def test_a_wide_range_of_scores_loses_no_pair():

@@ -81,6 +81,14 @@ def test_empty_lists_cost_nothing(counts):
     assert scores.grad.isfinite().all()
 
 
+def test_no_rows_cost_nothing():
+    scores = torch.randn(3, requires_grad=True)
+    value = ListNetLoss().compute([Output(scores, lists=(2, 1))], torch.zeros(3), slice(1, 1))
+    value.backward()
+    assert value == 0
+    assert not scores.grad.any()
+
+
 def test_raw_texts_come_with_labels_per_row():
     toy = ToyEncoder("cross-encoder")
     texts = [["q one", "q two"], [["a", "b b", "c"], ["d"]]]

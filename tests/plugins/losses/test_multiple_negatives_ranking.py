@@ -75,9 +75,9 @@ def cosine(a, b):
 
 
 def by_loops(anchors, positives, negatives, *, scale, directions, partition, mode, strength, weights):
-    """The loss of anchors [n, d], a list of positives per anchor, and columns of one negative per anchor."""
+    """The loss of anchors [n, d], a list of positives per anchor, and columns of a list of negatives per anchor."""
     documents = [(owner, True, vector) for owner, own in enumerate(positives) for vector in own]
-    documents += [(owner, False, vector) for column in negatives for owner, vector in enumerate(column)]
+    documents += [(owner, False, vector) for column in negatives for owner, own in enumerate(column) for vector in own]
     total = 0.0
     for i, anchor in enumerate(anchors):
         losses = []
@@ -112,33 +112,48 @@ def by_loops(anchors, positives, negatives, *, scale, directions, partition, mod
     return total / len(anchors)
 
 
-@pytest.mark.parametrize("counts", [None, (2, 1, 3)], ids=["one positive", "several positives"])
+@pytest.mark.parametrize(
+    ("counts", "second"),
+    [(None, (1, 1, 1)), ((2, 1, 3), (2, 0, 1))],
+    ids=["one positive", "several positives and lists of negatives"],
+)
 @pytest.mark.parametrize("negatives", [0, 2])
 @pytest.mark.parametrize("mode", HARDNESS)
 @pytest.mark.parametrize(
     ("partition", "directions"), PARTITIONS, ids=lambda value: "+".join(value) if isinstance(value, tuple) else value
 )
-def test_equals_the_formula_in_loops(partition, directions, mode, negatives, counts):
+def test_equals_the_formula_in_loops(partition, directions, mode, negatives, counts, second):
     generator = torch.Generator().manual_seed(7)
 
     def vectors(n):
         return torch.randn(n, 4, generator=generator, dtype=torch.float64).requires_grad_()
 
     anchors, positives = vectors(3), vectors(sum(counts or (1, 1, 1)))
-    columns = [vectors(3) for _ in range(negatives)]
+    lists = [(1, 1, 1), second][:negatives]
+    columns = [vectors(sum(own)) for own in lists]
     weights = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
     loss = Loss(
         scale=2.5, directions=directions, partition_mode=partition, hardness_mode=mode,
         hardness_strength=0.0 if mode is None else STRENGTH,
     )  # fmt: skip
-    records = [Output(anchors, parts={"weight": weights}), Output(positives, lists=counts), *map(Output, columns)]
+    records = [Output(anchors, parts={"weight": weights}), Output(positives, lists=counts)]
+    records += [Output(column, lists=own) for column, own in zip(columns, lists, strict=True)]
     leaves = [anchors, positives, *columns]
     expected = by_loops(
-        anchors, positives.split(list(counts or (1, 1, 1))), columns, scale=2.5, directions=directions,
-        partition=partition, mode=mode, strength=STRENGTH, weights=weights,
+        anchors, positives.split(list(counts or (1, 1, 1))),
+        [column.split(list(own)) for column, own in zip(columns, lists, strict=True)],
+        scale=2.5, directions=directions, partition=partition, mode=mode, strength=STRENGTH, weights=weights,
     )  # fmt: skip
     got = loss.compute(records, None, slice(0, 3))
     require_equal("loops", differentiate(expected, leaves), differentiate(got, leaves))
+
+
+def test_options_without_effect_are_named(caplog):
+    for options in ({"hardness_mode": "all_negatives"}, {"hardness_strength": 2.0}):
+        Loss(**options)
+        assert "hardness_mode and hardness_strength have an effect only together" in caplog.text
+        caplog.clear()
+    assert Loss(directions=("query_to_doc", "query_to_doc")).directions == ("query_to_doc",)
 
 
 def test_an_anchor_without_positives_adds_nothing():
@@ -147,6 +162,15 @@ def test_an_anchor_without_positives_adds_nothing():
     got = Loss().compute([Output(anchors), Output(positives, lists=(2, 0))], None, slice(0, 2))
     one = Loss().compute([Output(anchors[:1]), Output(positives, lists=(2,))], None, slice(0, 1))
     torch.testing.assert_close(got, one / 2)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "euclidean"])
+def test_no_rows_cost_nothing(similarity):
+    columns = [torch.randn(3, 4, requires_grad=True) for _ in range(2)]
+    value = Loss(similarity=similarity).compute([Output(column) for column in columns], None, slice(2, 2))
+    value.backward()
+    assert value == 0
+    assert all(not column.grad.any() for column in columns)
 
 
 def test_the_scale_defaults_to_that_of_the_similarity():
@@ -170,6 +194,10 @@ def test_refuses_impossible_options():
     for options, words in (
         ({"scale": 0.0}, "MultipleNegativesRankingLoss.scale: expected a positive number, got 0.0"),
         ({"hardness_strength": -1.0}, "hardness_strength: expected 0 or more, got -1.0"),
+        ({"scale": float("nan")}, "scale: expected a positive number, got nan"),
+        ({"directions": ("query_to_doc", "sideways")}, "directions: expected 'query_to_doc' or .*, got 'sideways'"),
+        ({"partition_mode": "both"}, "partition_mode: expected 'joint' or 'per_direction', got 'both'"),
+        ({"hardness_mode": "all"}, "hardness_mode: expected None or 'in_batch_negatives' or .*, got 'all'"),
         ({"directions": ("doc_to_query",)}, "directions: expected query_to_doc among them"),
         ({"directions": EVERY_DIRECTION, "partition_mode": "per_direction"}, "needs partition_mode='joint'"),
     ):

@@ -33,7 +33,7 @@ UNIT = around(MultipleNegativesRankingLoss, normalize=True)
 WHOLE = around(MultipleNegativesRankingLoss, (FULL,), normalize=True)
 DRAWN = around(CoSENTLoss, weights=(1.0, 0.5, 0.1), dims_per_step=2)
 SUBJECTS = [
-    *subjects(RANKING, kind="wrapper", families=["dense", "sparse"], weights=True),
+    *subjects(RANKING, kind="wrapper", families=["dense"], weights=True),
     *subjects(UNIT, kind="wrapper", families=["dense"], lists=("positive",)),
     *subjects(WHOLE, kind="wrapper", families=["dense"], equals=MultipleNegativesRankingLoss),
     *subjects(DRAWN, kind="wrapper", families=["dense"]),

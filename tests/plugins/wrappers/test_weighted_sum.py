@@ -80,6 +80,15 @@ def test_refuses_what_cannot_be():
         WeightedSumLoss(None, {})
     with pytest.raises(LossError, match="weights: expected names among a, got b"):
         WeightedSumLoss(None, {"a": CoSENTLoss()}, {"b": 1.0})
+    with pytest.raises(LossError, match=r"weights: expected one that is not 0, got \{'a': 0.0\}"):
+        WeightedSumLoss(None, {"a": CoSENTLoss()}, {"a": 0.0})
+    for name, words in (
+        ("a.b", "can't contain"),
+        ("items", "already exists"),
+        ("a/b", "expected names without a slash"),
+    ):
+        with pytest.raises(LossError, match=words):
+            WeightedSumLoss(None, {name: CoSENTLoss()})
     with pytest.raises(LossError, match=r"expected losses that some data fits in common, got a: \(text, text\) with"):
         WeightedSumLoss(None, {"a": CoSENTLoss(), "b": Single()})
     with pytest.raises(LossError, match="expected the model that the wrapper has, got another model"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from losskit.recipe import Recipe, read_recipe
 
 from . import quickstart
-from .job import Job, check
+from .job import Job, check, check_names
 from .run import Run
 from .workspace import Workspace
 
@@ -89,6 +89,7 @@ def train_from(
     shown = _quickstart(quickstart.OUTPUT, overrides)
     shown = _quickstart(Path(shown.output), overrides)
     workspace = Workspace(Path(shown.output), resume, force, replaceable=quickstart.is_quickstart)
+    check_names(shown, trust_remote_code)
     workspace.check()
     with workspace:
         if workspace.main:

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
     from .trainer import Evaluation, Trainer
 
-__all__ = ["Checked", "Job", "check"]
+__all__ = ["Checked", "Job", "check", "check_names"]
 
 logger = logging.getLogger("losskit")
 
-TOKENS = {"cpu": 2048, "cuda": 16384}
+TOKENS_ON_CPU, TOKENS_ON_ACCELERATOR = 2048, 16384
 """Padded tokens per forward of length-packed encoding, where the recipe leaves it open: what keeps a device busy."""
 
 
@@ -57,6 +57,19 @@ def check(recipe: Recipe, trust_remote_code: bool = False) -> Checked:
     Raises:
         LosskitError: what does not fit.
     """
+    encoder, loss = check_names(recipe, trust_remote_code)
+    matched = match_source(recipe.data.train, loss.formats, loss.spec.name) if loss.formats else None
+    if recipe.data.eval is not None:
+        _check_evaluation(recipe.data.eval)
+    return Checked(encoder, loss, matched)
+
+
+def check_names(recipe: Recipe, trust_remote_code: bool = False) -> tuple[Component, Component]:
+    """Check names and options alone; the encoder and the loss.
+
+    Raises:
+        LosskitError: what does not fit.
+    """
     check_training(recipe.training)
     encoder, loss = resolve(recipe.encoder, "encoder"), resolve(recipe.loss, "loss")
     if isinstance(recipe.encoder, dict) and "trust_remote_code" in recipe.encoder:
@@ -72,10 +85,7 @@ def check(recipe: Recipe, trust_remote_code: bool = False) -> Checked:
             f"loss {loss.spec.name}", expected=f"an encoder that is {' or '.join(loss.families) or 'of no family'}",
             got=f"{encoder.spec.name}, which is {' or '.join(families)}", fix="choose another loss or encoder",
         )  # fmt: skip
-    matched = match_source(recipe.data.train, loss.formats, loss.spec.name) if loss.formats else None
-    if recipe.data.eval is not None:
-        _check_evaluation(recipe.data.eval)
-    return Checked(encoder, loss, matched)
+    return encoder, loss
 
 
 def _check_evaluation(source: EvalSource) -> None:
@@ -123,7 +133,7 @@ class Job:
         set_seed(self.recipe.seed)
         evaluation = self._evaluation()
         encoder = self._encoder()
-        loss = build(self.recipe.loss, encoder, execution=self._execution(encoder))
+        loss = self._loss(encoder)
         trainer = self._trainer(loss, evaluation)
         before = self._before(trainer)
         logger.info("Training with %s", type(loss).__name__)
@@ -145,6 +155,19 @@ class Job:
             expression = {**options, "trust_remote_code": True}
         encoder: Encoder = build(expression, kind="encoder")
         return encoder
+
+    def _loss(self, encoder: Encoder) -> Any:
+        """The loss under its execution; a plain module has none, and only its own way to call the encoder."""
+        from losskit import Loss
+
+        loss = build(self.recipe.loss, encoder)
+        if isinstance(loss, Loss):
+            loss.execution = self._execution(encoder)
+        elif self.recipe.execution is not None:
+            raise RecipeError(
+                "execution", expected=f"none, for {type(loss).__name__} is no losskit.Loss", fix="leave it out"
+            )
+        return loss
 
     def _execution(self, encoder: Encoder) -> Execution:
         """As the recipe says, else chosen; what was chosen goes into the filled-in recipe."""
@@ -229,4 +252,4 @@ def choose_execution(encoder: Encoder) -> Execution:
 
     if encoder.family == "cross-encoder" or not width(encoder.preprocess(["text"])):
         return Direct()
-    return Direct(tokens=TOKENS["cuda" if torch.cuda.is_available() else "cpu"])
+    return Direct(tokens=TOKENS_ON_ACCELERATOR if torch.accelerator.is_available() else TOKENS_ON_CPU)

@@ -67,6 +67,7 @@ def training_arguments(training: Training, checkpoints: Path) -> TrainingArgumen
     Raises:
         RecipeError: an unknown name, or a value that transformers refuses.
     """
+    import torch
     from transformers import TrainingArguments
 
     given = _given(training)
@@ -76,6 +77,7 @@ def training_arguments(training: Training, checkpoints: Path) -> TrainingArgumen
         "save_total_limit": 1,
         "disable_tqdm": True,
         "ddp_broadcast_buffers": False,
+        "use_cpu": not torch.accelerator.is_available(),
     }
     try:
         return TrainingArguments(output_dir=str(checkpoints), **(defaults | given))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -52,7 +53,8 @@ def train(
 
     from .progress import Progress
 
-    with Progress(quiet) as progress:
+    speaks = os.environ.get("RANK", "0") == "0"  # one of the processes that torchrun starts
+    with Progress(quiet or not speaks) as progress:
         run = train_from(
             recipes,
             overrides,
@@ -62,8 +64,9 @@ def train(
             trust_remote_code=trust_remote_code,
             callbacks=progress.callbacks,
         )
-    _write_run(run, as_json)
-    if not quiet:
+    if speaks:
+        _write_run(run, as_json)
+    if speaks and not quiet:
         say(run.sentence)
 
 

@@ -76,7 +76,6 @@ def training_arguments(training: Training, checkpoints: Path) -> TrainingArgumen
         "save_strategy": "steps" if "save_steps" in given else "epoch",
         "save_total_limit": 1,
         "disable_tqdm": True,
-        "ddp_broadcast_buffers": False,
         "use_cpu": not torch.accelerator.is_available(),
     }
     try:

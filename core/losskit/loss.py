@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -27,6 +28,8 @@ from .protocols import Encoder, Features, Similarity
 
 __all__ = ["Loss", "Value"]
 
+logger = logging.getLogger("losskit")
+
 Value = Tensor | dict[str, Tensor]
 """A scalar, or scalars by name whose sum is the objective."""
 
@@ -49,6 +52,17 @@ class Loss(nn.Module):
     drawn: Any = None
     strict: bool = False
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        taken = [name for name in _options(cls) if name != "similarity" and hasattr(Loss, name)]
+        if taken:
+            raise LossError(
+                f"{cls.__name__}.__init__",
+                expected="options by names that losskit.Loss does not use itself",
+                got=", ".join(taken),
+                fix="rename them",
+            )
+
     def __init__(self, model: Any = None, *, execution: Execution | None = None) -> None:
         super().__init__()
         self.model = model
@@ -57,6 +71,7 @@ class Loss(nn.Module):
         self._micro_batch = 0
         self._progress: float | None = None
         self._seen: set[Any] = set()
+        self._warned: set[str] = set()
         self._views: dict[int, tuple[Any, Encoder]] = {}
         self._scorer: tuple[Any, Similarity] | None = None
         self.observers: list[Observer] = []
@@ -89,6 +104,10 @@ class Loss(nn.Module):
     def observe(self, columns: list[Output], labels: Tensor | None) -> tuple[list[Output], Tensor | None]:
         """See the (gathered) columns of a training forward; may update buffers and append detached tuples."""
         return columns, labels
+
+    def idle(self, rows: int, columns: int, labels: Tensor | None) -> str:
+        """Why a batch of so many rows and columns teaches nothing, or nothing; reads labels on the CPU only."""
+        return ""
 
     def pairs(self, columns: Sequence[Any], drawn: Any = None) -> tuple[list[tuple[str, str]], tuple[int, ...]]:
         """The (query, document) pairs that a cross-encoder scores for columns of texts, and how many a row has."""
@@ -243,8 +262,7 @@ class Loss(nn.Module):
 
     def get_config_dict(self) -> dict[str, Any]:
         """The constructor's arguments, in plain values; `losskit.build({"name": ..., **config}, model)` reads them."""
-        parameters = list(inspect.signature(type(self).__init__).parameters)[1:]
-        names = [name for name in parameters if name not in ("model", "execution")]
+        names = _options(type(self))
         missing = [name for name in names if name not in self.__dict__ and name not in self._modules]
         if missing:
             raise LossError(
@@ -299,6 +317,21 @@ class Loss(nn.Module):
                 *path, name = key.split(".")
                 setattr(self.get_submodule(".".join(path)), name, value.to(buffers[key]))
 
+    def check_idle(self, rows: int, columns: int, labels: Tensor | None) -> None:
+        """Warn once, or raise if `strict`, of a batch that teaches one of the losses nothing.
+
+        Labels on another device are not read; collators check them before.
+        """
+        if labels is not None and labels.device.type != "cpu":
+            return
+        for _, loss in self.tree():
+            reason = loss.idle(rows, columns, labels)
+            if reason and self.strict:
+                raise LossError(type(loss).__name__, got=f"a batch that teaches nothing: {reason}")
+            if reason and reason not in self._warned:
+                self._warned.add(reason)
+                logger.warning("%s: a batch teaches nothing: %s", type(loss).__name__, reason)
+
     # What trainers call
 
     def forward(
@@ -341,6 +374,8 @@ class Loss(nn.Module):
             whole = gather(columns, labels)
             columns, labels, others = whole.columns, whole.labels, whole.tuples
             rows = whole.rows if self.row_wise else slice(0, sum(whole.tuples))
+        if training:
+            self.check_idle(columns[0].tuples, len(columns), labels)
         if not drawn:
             self._draw(training, [column.tuples for column in columns])
         if training:
@@ -383,11 +418,24 @@ class Loss(nn.Module):
         if seen in self._seen:
             return
         family = "dense" if self.model is None else self.encoder.family
+        if family == "cross-encoder" and self.execution.gather:
+            raise LossError(
+                f"{type(self).__name__}.execution",
+                expected="gather=False with a cross-encoder, whose pairs are formed before they are scored",
+                got=repr(self.execution),
+            )
         check_batch(type(self).__name__, self.formats, family, columns, labels)
         if len(self._seen) < 10_000:
             self._seen.add(seen)
 
     def _observed(self, columns: list[Output], labels: Tensor | None) -> tuple[list[Output], Tensor | None]:
+        for _, loss in self.tree() if world_size() > 1 and not self.execution.gather else ():
+            if type(loss).observe is not Loss.observe and any(True for _ in loss.buffers(recurse=False)):
+                raise LossError(
+                    f"{type(loss).__name__} in several processes",
+                    expected="execution with gather=True, so that all remember the same",
+                    got=repr(self.execution),
+                )
         longer, labels = self.observe(columns, labels)
         if longer[0].tuples != columns[0].tuples and not self.row_wise:
             raise LossError(
@@ -455,6 +503,12 @@ class Loss(nn.Module):
             share: Tensor = value * _share(mine, parts, None)
             return share
         return {key: each * _share(mine, parts, key) for key, each in value.items()}
+
+
+def _options(cls: type) -> list[str]:
+    """The names of a constructor's options."""
+    constructor: Any = cls.__init__  # type: ignore[misc]
+    return [name for name in list(inspect.signature(constructor).parameters)[1:] if name not in ("model", "execution")]
 
 
 def _share(mine: Any, parts: Sequence[Any], key: str | None) -> Any:

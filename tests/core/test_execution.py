@@ -369,3 +369,13 @@ def test_executions_are_values() -> None:
         Direct(tokens=0)
     with pytest.raises(RecipeError, match=r"execution.gather: expected true or false, got 'yes'"):
         Direct(gather="yes")
+
+
+def test_a_forward_that_is_replaced_in_between_is_refused() -> None:
+    model = TinyEncoder()
+    replaced = model.forward
+    model.forward = lambda *given, **named: replaced(*given, **named)
+    value = sum(Everything(model, execution=GradCache(mini_batch_size=7))(batch(8, 8)).values())
+    del model.forward
+    with pytest.raises(LossError, match=r"a wrapper that replaces the model's forward"):
+        value.backward()

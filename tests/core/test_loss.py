@@ -366,3 +366,50 @@ def test_without_a_model_only_embeddings_are_taken() -> None:
     assert loss.compute_loss_from_embeddings([torch.rand(3, 4), torch.rand(3, 4)]).item() > 0
     with pytest.raises(LossError, match=r"MultipleNegativesRankingLoss.model: expected an encoder, got None"):
         loss(columns())
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "labels", "reason"),
+    [
+        ("multiple-negatives-ranking", 1, None, "one row without negatives"),
+        ("cosent", 4, torch.full((4,), 0.5), "all labels are equal"),
+        ("list-net", 3, torch.rand(3), "every list has one document"),
+    ],
+)
+def test_a_batch_that_teaches_nothing_warns_once_or_raises(
+    name: str, rows: int, labels: Tensor | None, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Model()
+    loss = build(name, model)
+    for _ in range(2):
+        value = loss(columns(rows=rows), labels)
+    assert value.item() == 0.0
+    value.backward()
+    assert model.factor.grad.item() == 0.0
+    assert sum(reason in message for message in caplog.messages) == 1
+    loss.strict = True
+    with pytest.raises(LossError, match=f"a batch that teaches nothing: {reason}"):
+        loss(columns(rows=rows), labels)
+    model.eval()
+    loss(columns(rows=rows), labels)  # evaluation teaches nothing anyhow
+
+
+def test_options_may_not_hide_what_losses_use() -> None:
+    with pytest.raises(LossError, match=r"Hides.__init__: expected options by names .* got encoder, train"):
+
+        class Hides(Loss):
+            def __init__(self, model: Any, encoder: int, train: bool = True, *, execution: Any = None) -> None:
+                super().__init__(model, execution=execution)
+
+
+def test_cross_encoders_are_not_gathered() -> None:
+    class Scores(Model):
+        family = "cross-encoder"
+
+        def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {"scores": features["vectors"].sum(1) * self.factor}
+
+    loss = build("list-net", Scores(), execution=Direct(gather=True))
+    (pairs,) = columns(1, rows=4)
+    with pytest.raises(LossError, match=r"ListNetLoss.execution: expected gather=False with a cross-encoder"):
+        loss([pairs | {"lists": (2, 2)}], torch.rand(4))

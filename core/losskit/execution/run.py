@@ -111,6 +111,7 @@ class _Replay:
     states: list[_RandomState] = field(default_factory=list)
     records: list[Output] = field(default_factory=list)
     modes: dict[nn.Module, bool] = field(default_factory=dict)
+    forwards: dict[nn.Module, Any] = field(default_factory=dict)
     autocasts: list[tuple[str, torch.dtype, bool]] = field(default_factory=list)
     counted: list[Tensor] = field(default_factory=list)
 
@@ -125,7 +126,9 @@ class _Replay:
         devices = {v.device for features in self.columns for v in features.values() if isinstance(v, Tensor)}
         buffers = [] if self.module is None else list(self.module.buffers())
         versions = [buffer._version for buffer in buffers]
-        self.modes = {} if self.module is None else {part: part.training for part in self.module.modules()}
+        parts = [] if self.module is None else list(self.module.modules())
+        self.modes = {part: part.training for part in parts}
+        self.forwards = {part: part.__dict__.get("forward") for part in parts}
         self.autocasts = [_autocast_state(kind) for kind in sorted({device.type for device in devices} | {"cpu"})]
         for chunk in self.plan:
             self.states.append(_RandomState.now(devices))
@@ -137,6 +140,13 @@ class _Replay:
 
     def second(self, gradients: Sequence[Sequence[Tensor | None]], inputs: Sequence[Tensor]) -> list[Tensor | None]:
         """The gradients of the inputs, mini-batch by mini-batch, given those of the records' tensors."""
+        if any(part.__dict__.get("forward") is not forward for part, forward in self.forwards.items()):
+            raise LossError(
+                "GradCache under a wrapper that replaces the model's forward",
+                expected="the forward of the first pass in the second",
+                got="another",
+                fix="use Direct() under the incumbent's wrappers, or losskit's wrappers",
+            )
         totals: list[Tensor | None] = [None] * len(inputs)
         kept = [buffer.clone() for buffer in self.counted]
         with _RandomState.restored(self.states), self._as_before():

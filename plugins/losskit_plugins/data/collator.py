@@ -56,7 +56,10 @@ class Collator:
         columns = [[row[column.data] for row in checked] for column in found.columns]
         weights = None if found.weight is None else [row[found.weight] for row in checked]
         inputs = preprocess(self.loss, columns, inputs=found.inputs, prompts=self.prompts, weights=weights)
-        return {"inputs": inputs, "labels": _labels(found, checked)}
+        labels = _labels(found, checked)
+        if not self.loss.execution.gather:  # else other processes' rows count too
+            self.loss.check_idle(len(rows), len(columns), labels)
+        return {"inputs": inputs, "labels": labels}
 
 
 def _labels(found: Match, rows: Sequence[Mapping[str, Any]]) -> Tensor | None:

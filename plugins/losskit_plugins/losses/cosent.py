@@ -81,6 +81,11 @@ class CoSENTLoss(Loss):
         if not scale > 0:
             raise LossError(f"{type(self).__name__}.scale", expected="a positive number", got=repr(scale))
 
+    def idle(self, rows: int, columns: int, labels: Tensor | None) -> str:
+        """Equal labels are not compared."""
+        equal = labels is None or bool((labels == labels.flatten()[0]).all())
+        return "all labels are equal, and equal labels are not compared" if equal else ""
+
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:
         """The loss of the pairs `rows`."""
         scores = self.pairwise(columns[0][rows], columns[1][rows]) * self.scale

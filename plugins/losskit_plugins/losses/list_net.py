@@ -76,6 +76,10 @@ class ListNetLoss(ScoreLoss):
     ) -> None:
         super().__init__(model, activation=activation, similarity=similarity, scale=scale, execution=execution)
 
+    def idle(self, rows: int, columns: int, labels: Tensor | None) -> str:
+        """A single document has probability 1 whatever its score."""
+        return "" if labels is None or labels.numel() > rows else "every list has one document"
+
     def score(self, scores: Tensor, labels: Tensor, where: Tensor) -> Tensor:
         """The loss of scored lists."""
         return list_net(scores, labels.to(scores.dtype), where=where)

@@ -120,6 +120,10 @@ class MultipleNegativesRankingLoss(Loss):
             total = total + cross_entropy([block], batch.owners)
         return total / len(self.directions)
 
+    def idle(self, rows: int, columns: int, labels: Tensor | None) -> str:
+        """A single document has no negatives."""
+        return "" if rows * (columns - 1) > 1 else "one row without negatives has nothing to be told from"
+
     def _check_options(self) -> None:
         name = type(self).__name__
         for option, given, choices in (

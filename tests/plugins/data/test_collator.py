@@ -24,9 +24,9 @@ class WordEncoder:
 class AnyLoss(Loss):
     """Takes what it is told; its encoder needs no model."""
 
-    def __init__(self, formats, family="dense"):
+    def __init__(self, taken, family="dense"):
         super().__init__()
-        self._formats, self._encoder = formats, WordEncoder(family)
+        self._formats, self._encoder = taken, WordEncoder(family)
 
     @property
     def formats(self):

@@ -6,12 +6,13 @@ import inspect
 import json
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from .errors import LosskitError, RecipeError, brief, did_you_mean
 from .registry import get
+from .spec import Spec, given_in_code
 
 __all__ = ["build"]
 
@@ -22,6 +23,7 @@ def build(
     *,
     kind: str = "loss",
     execution: Any = None,
+    trust_remote_code: bool = False,
 ) -> Any:
     """Build a component, and all that its options name, with every option checked.
 
@@ -31,6 +33,7 @@ def build(
         model: the encoder that losses are built on.
         kind: what the expression names; "loss" means wrappers as well.
         execution: for the outermost loss: an `Execution`, its name, or a mapping of `name` and options.
+        trust_remote_code: let encoders run code that their model folders bring; no expression can say so.
 
     Raises:
         NotFoundError, AmbiguousError: a reference that names nothing, or several components.
@@ -40,7 +43,7 @@ def build(
     >>> build({"name": "cosent", "scale": 30}).scale
     30.0
     """
-    return _build(expression, kind, kind, _Context(model, execution))
+    return _build(expression, kind, kind, _Context(model, execution, trust_remote_code))
 
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -50,6 +53,7 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 class _Context:
     model: Any
     execution: Any = None
+    trust_remote_code: bool = False
 
 
 def _build(expression: Any, kind: str, path: str, context: _Context) -> Any:
@@ -57,18 +61,10 @@ def _build(expression: Any, kind: str, path: str, context: _Context) -> Any:
     spec = get(kind, name)
     cls = spec.load()
     parameters = {name: item for name, item in inspect.signature(cls).parameters.items() if item.kind not in _VARIADIC}
-    given = {}
-    if kind != "encoder" and "model" in parameters:
-        del parameters["model"]
-        given["model"] = context.model
-    if parameters.pop("execution", None) is not None and context.execution is not None:
-        from .execution import from_config
-
-        given["execution"] = from_config(context.execution)
-    elif context.execution is not None:
-        raise RecipeError(path, got=f"an execution, which {spec.name} does not take", fix="leave it out")
+    given = _given(spec, set(parameters), path, context)
+    parameters = {name: item for name, item in parameters.items() if name not in given_in_code(spec.kind)}
     _check_names(options, parameters, spec.name, path)
-    inner = _Context(context.model)
+    inner = replace(context, execution=None)
     for option, value in options.items():
         annotation, place = _annotation(cls, parameters[option]), f"{path}.{option}"
         if _takes_components(annotation):
@@ -81,6 +77,24 @@ def _build(expression: Any, kind: str, path: str, context: _Context) -> Any:
         raise
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{path} ({spec.name})", got=brief(error)) from error
+
+
+def _given(spec: Spec, parameters: set[str], path: str, context: _Context) -> dict[str, Any]:
+    """The arguments that no expression brings."""
+    given: dict[str, Any] = {}
+    if spec.kind != "encoder" and "model" in parameters:
+        given["model"] = context.model
+    if spec.kind == "encoder" and context.trust_remote_code:
+        if "trust_remote_code" not in parameters:
+            raise RecipeError(f"{path}: trust_remote_code", expected="an encoder that can", got=spec.name)
+        given["trust_remote_code"] = True
+    if context.execution is not None:
+        if "execution" not in parameters:
+            raise RecipeError(path, got=f"an execution, which {spec.name} does not take", fix="leave it out")
+        from .execution import from_config
+
+        given["execution"] = from_config(context.execution)
+    return given
 
 
 def _split(expression: Any, path: str) -> tuple[str, dict[str, Any]]:

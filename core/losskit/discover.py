@@ -15,7 +15,7 @@ from .card import API_VERSION, Card, CardError, Format
 from .errors import brief, did_you_mean
 from .policy import BUILTIN, Policy, normalize
 from .source import BASES, Allowed, Ancestor, ClassSource, Sources, UnreadableError
-from .spec import Option, Problem, Spec, load_target
+from .spec import Option, Problem, Spec, given_in_code, load_target
 
 __all__ = ["GROUPS", "Entry", "Reader", "Unmet", "scan", "unmet"]
 
@@ -161,7 +161,6 @@ class Reader:
             raise UnreadableError(f"the target {spec.target!r} is not module:Class")
         found = self._sources.class_at(module, name)
         lineage = self._sources.lineage(found, reachable)
-        dropped = {"execution"} if spec.kind == "encoder" else {"model", "execution"}
         options = [Option(**{**row, "choices": tuple(row["choices"])}) for row in _options(lineage)]
         return replace(
             spec,
@@ -169,7 +168,7 @@ class Reader:
             file=found.file,
             line=found.line,
             card=self._card(lineage),
-            options=tuple(option for option in options if option.name not in dropped),
+            options=tuple(option for option in options if option.name not in given_in_code(spec.kind)),
         )
 
     def _card(self, lineage: list[Ancestor]) -> Card | None:

@@ -144,6 +144,9 @@ class Training(_Section):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, ge=0)
     seed: int = Field(default=0, ge=0)
+    batch_sampler: Literal["auto", "no-duplicates", "random"] = Field(
+        default="auto", description="auto: without duplicate texts where other rows serve as negatives"
+    )
     log_every: int = Field(default=10, ge=1, description="steps")
     eval_every: int | None = Field(default=None, ge=1, description="steps; None: before and after only")
     save_every: int | None = Field(default=None, ge=1, description="steps; None: once per epoch")
@@ -179,6 +182,7 @@ class Training(_Section):
                 raise RecipeError("training.batch_size", expected=f"a multiple of {devices}", got=str(self.batch_size))
         if self.warmup >= 1:
             ours["warmup"] = int(self.warmup)
+        ours.pop("batch_sampler")  # of losskit's Trainer, not of transformers
         return {TWINS.get(name, name): value for name, value in ours.items()} | given
 
     def _ours(self) -> dict[str, Any]:

@@ -17,6 +17,15 @@ from .errors import PluginError, brief
 
 __all__ = ["STATUSES", "Option", "Problem", "Spec"]
 
+_ENCODER_GIVEN = frozenset({"execution", "tokenizer", "trust_remote_code"})
+_LOSS_GIVEN = frozenset({"model", "execution"})
+
+
+def given_in_code(kind: str) -> frozenset[str]:
+    """Constructor parameters that are no options: objects, and whether foreign code may run, which no recipe says."""
+    return _ENCODER_GIVEN if kind == "encoder" else _LOSS_GIVEN
+
+
 STATUSES = ("ok", "missing-dependency", "incompatible", "blocked", "ambiguous", "broken")
 
 

@@ -82,21 +82,21 @@ def train_from(
     if sources or {"encoder", "data"} & {str(key).partition("=")[0].partition(".")[0] for key in overrides}:
         recipe = read_recipe(sources, overrides, allowed_targets=trusted)
         workspace = Workspace(Path(recipe.output), resume, force)
-        found = check(recipe, trust_remote_code)
+        found = check(recipe)
         workspace.check()
         with workspace:
             return Job(recipe, recipe, found, workspace, **options).run()
     shown = _quickstart(quickstart.OUTPUT, overrides)
     shown = _quickstart(Path(shown.output), overrides)
     workspace = Workspace(Path(shown.output), resume, force, replaceable=quickstart.is_quickstart)
-    check_names(shown, trust_remote_code)
+    check_names(shown)
     workspace.check()
     with workspace:
         if workspace.main:
             quickstart.write_inputs(workspace.folder)
         workspace.wait()
         recipe = _quickstart(workspace.folder, overrides)
-        return Job(recipe, shown, check(recipe, trust_remote_code), workspace, **options).run()
+        return Job(recipe, shown, check(recipe), workspace, **options).run()
 
 
 def _quickstart(run: Path, overrides: Sequence[str] | Mapping[str, Any]) -> Recipe:

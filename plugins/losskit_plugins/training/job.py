@@ -10,14 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from losskit import build
-from losskit.errors import DataError, RecipeError, did_you_mean
+from losskit.errors import RecipeError
 from losskit.hooks import Hooks
-from losskit.recipe import EvalSource, Recipe
+from losskit.recipe import Recipe
 from losskit_plugins.data.columns import Match
-from losskit_plugins.data.files import files_of, match_source, peek, read
+from losskit_plugins.data.files import files_of, match_evaluation, match_source, peek, read
 
 from .components import Component, resolve
-from .options import batch_sampler, check_training
+from .options import check_training
 from .run import METRICS_FILE, Run, read_metrics, write_json
 from .workspace import Workspace
 
@@ -51,34 +51,32 @@ class Checked:
     matched: Match | None
 
 
-def check(recipe: Recipe, trust_remote_code: bool = False) -> Checked:
+def check(recipe: Recipe) -> Checked:
     """Check names, options, files, columns and labels; imports neither torch nor transformers, writes nothing.
 
     Raises:
         LosskitError: what does not fit.
     """
-    encoder, loss = check_names(recipe, trust_remote_code)
+    encoder, loss = check_names(recipe)
     matched = match_source(recipe.data.train, loss.formats, loss.spec.name) if loss.formats else None
     if recipe.data.eval is not None:
-        _check_evaluation(recipe.data.eval)
+        match_evaluation(recipe.data.eval)
     return Checked(encoder, loss, matched)
 
 
-def check_names(recipe: Recipe, trust_remote_code: bool = False) -> tuple[Component, Component]:
+def check_names(recipe: Recipe) -> tuple[Component, Component]:
     """Check names and options alone; the encoder and the loss.
 
     Raises:
         LosskitError: what does not fit.
     """
     check_training(recipe.training)
-    encoder, loss = resolve(recipe.encoder, "encoder"), resolve(recipe.loss, "loss")
     if isinstance(recipe.encoder, dict) and "trust_remote_code" in recipe.encoder:
         raise RecipeError(
             "encoder.trust_remote_code: no recipe may say so",
             fix="give --trust-remote-code, or train(..., trust_remote_code=True)",
         )
-    if trust_remote_code and "trust_remote_code" not in {option.name for option in encoder.spec.options}:
-        raise RecipeError("--trust-remote-code", expected="an encoder that can", got=encoder.spec.name)
+    encoder, loss = resolve(recipe.encoder, "encoder"), resolve(recipe.loss, "loss")
     families = encoder.spec.card.encoders if encoder.spec.card else ()
     if families and not set(families) & set(loss.families):
         raise RecipeError(
@@ -86,18 +84,6 @@ def check_names(recipe: Recipe, trust_remote_code: bool = False) -> tuple[Compon
             got=f"{encoder.spec.name}, which is {' or '.join(families)}", fix="choose another loss or encoder",
         )  # fmt: skip
     return encoder, loss
-
-
-def _check_evaluation(source: EvalSource) -> None:
-    """That the rows can be read and the mapped columns are there; what they mean is read with the metrics."""
-    found = peek(source).columns
-    for key, value in source.columns.items():
-        for name in [value] if isinstance(value, str) else value if isinstance(value, list) else [value.column]:
-            if name not in found:
-                raise DataError(
-                    f"columns.{key} of {source.path}", expected=f"one of {', '.join(found)}", got=repr(name),
-                    fix=did_you_mean(name, found),
-                )  # fmt: skip
 
 
 class Job:
@@ -149,18 +135,14 @@ class Job:
         return Run(self.workspace.output)
 
     def _encoder(self) -> Encoder:
-        expression = self.recipe.encoder
-        if self.trust_remote_code:
-            options = {"name": expression} if isinstance(expression, str) else expression
-            expression = {**options, "trust_remote_code": True}
-        encoder: Encoder = build(expression, kind="encoder")
+        encoder: Encoder = build(self.recipe.encoder, kind="encoder", trust_remote_code=self.trust_remote_code)
         return encoder
 
     def _loss(self, encoder: Encoder) -> Any:
         """The loss under its execution; a plain module has none, and only its own way to call the encoder."""
         from losskit import Loss
 
-        loss = build(self.recipe.loss, encoder)
+        loss = build(self.recipe.loss, encoder, trust_remote_code=self.trust_remote_code)
         if isinstance(loss, Loss):
             loss.execution = self._execution(encoder)
         elif self.recipe.execution is not None:
@@ -196,7 +178,7 @@ class Job:
             args=training_arguments(self.recipe.training, self.workspace.checkpoints),
             collator=Collator(loss, matched),
             evaluation=evaluation,
-            batch_sampler=batch_sampler(self.recipe.training),
+            batch_sampler=self.recipe.training.batch_sampler,
             callbacks=[*self._plugins_callbacks(), *self.callbacks],
         )
 

@@ -15,9 +15,7 @@ from losskit.recipe import Training
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-__all__ = ["BATCH_SAMPLERS", "batch_sampler", "check_training", "training_arguments"]
-
-BATCH_SAMPLERS = ("auto", "no-duplicates", "random")
+__all__ = ["check_training", "training_arguments"]
 
 
 @cache
@@ -41,18 +39,9 @@ def check_training(training: Training) -> None:
     """Refuse names that nothing knows; imports nothing heavy.
 
     Raises:
-        RecipeError: an unknown option, or a batch sampler or batch size that cannot be.
+        RecipeError: an unknown option, or a batch size that cannot be.
     """
     _given(training)
-    if batch_sampler(training) not in BATCH_SAMPLERS:
-        raise RecipeError(
-            "training.batch_sampler", expected=f"one of {', '.join(BATCH_SAMPLERS)}", got=repr(batch_sampler(training))
-        )
-
-
-def batch_sampler(training: Training) -> str:
-    """How batches are drawn: one of `BATCH_SAMPLERS`."""
-    return str(training.arguments_given.get("batch_sampler", "auto"))
 
 
 def training_arguments(training: Training, checkpoints: Path) -> TrainingArguments:
@@ -86,6 +75,4 @@ def training_arguments(training: Training, checkpoints: Path) -> TrainingArgumen
 
 
 def _given(training: Training) -> dict[str, Any]:
-    devices = int(os.environ.get("WORLD_SIZE", "1"))
-    given = training.arguments({*known_arguments(), "batch_sampler"}, devices)
-    return {name: value for name, value in given.items() if name != "batch_sampler"}
+    return training.arguments(known_arguments(), devices=int(os.environ.get("WORLD_SIZE", "1")))

@@ -37,7 +37,6 @@ def test_a_recipe_cannot_name_another_pooling(plain_folder) -> None:
         build({"name": "dense", "model": str(plain_folder("bert")), "pooling": "avg"}, kind="encoder")
 
 
-@pytest.mark.xfail(strict=True, reason="build hands a recipe's trust_remote_code on, and so lets it run code")
 @pytest.mark.parametrize("name", ["dense", "cross-encoder"])
 def test_a_recipe_cannot_trust_code(name: str, plain_folder) -> None:
     with pytest.raises(RecipeError, match="trust_remote_code"):

@@ -5,7 +5,7 @@ from transformers import TrainingArguments
 
 from losskit import RecipeError
 from losskit.recipe import Training
-from losskit_plugins.training.options import batch_sampler, check_training, known_arguments, training_arguments
+from losskit_plugins.training.options import check_training, known_arguments, training_arguments
 
 
 def test_names_read_from_source_are_those_of_the_class():
@@ -43,11 +43,3 @@ def test_unknown_options_are_refused():
 def test_what_transformers_refuses_is_one_line(tmp_path):
     with pytest.raises(RecipeError, match=r"^training: expected arguments that transformers accepts, got .*optim"):
         training_arguments(Training(optim="no-such-optimizer"), tmp_path)
-
-
-def test_batch_sampler_is_an_option_of_the_training_section(tmp_path):
-    assert batch_sampler(Training()) == "auto"
-    assert batch_sampler(Training(batch_sampler="random")) == "random"
-    training_arguments(Training(batch_sampler="random"), tmp_path)
-    with pytest.raises(RecipeError, match=r"training.batch_sampler: expected one of auto, no-duplicates, random"):
-        check_training(Training(batch_sampler="rnd"))

@@ -38,6 +38,7 @@ def check_batch(
     if not columns:
         raise LossError(f"the batch for {name}", expected="at least one column", got="none")
     _check_rows(name, columns)
+    _check_embeddings(name, family, columns)
     if not formats:
         return
     fitting = list(formats)
@@ -60,9 +61,38 @@ def _fits(item: Format, columns: int) -> bool:
 
 
 def _check_rows(name: str, columns: Sequence[Output]) -> None:
+    for place, column in enumerate(columns, start=1):
+        if column.lists is not None and (min(column.lists, default=0) < 0 or sum(column.lists) != column.items):
+            raise LossError(
+                f"the lists of column {place} for {name}",
+                expected=f"lengths that sum to its {column.items} items",
+                got=str(list(column.lists)),
+            )
     counts = [column.tuples for column in columns]
-    if len(set(counts)) > 1:
-        raise LossError(f"the batch for {name}", expected="as many rows in every column", got=f"{counts}")
+    if len(set(counts)) > 1 or not counts[0]:
+        wanted = "at least one row" if len(set(counts)) == 1 else "as many rows in every column"
+        raise LossError(f"the batch for {name}", expected=wanted, got=f"{counts}")
+
+
+_AXES = {"dense": (2,), "sparse": (2,), "multi-vector": (3,), "cross-encoder": (1, 2)}
+
+
+def _check_embeddings(name: str, family: str, columns: Sequence[Output]) -> None:
+    """Of one kind: as many axes as the family has, one width, one floating type."""
+    found = [column.embedding for column in columns if column.embedding is not None]
+    shapes = [list(embedding.shape) for embedding in found]
+    axes = _AXES.get(family, (1, 2, 3))
+    if any(embedding.ndim not in axes for embedding in found):
+        raise LossError(
+            f"embeddings for {name}",
+            expected=f"{' or '.join(map(str, axes))} axes from a {family} encoder",
+            got=f"shapes {shapes}",
+        )
+    if len({(embedding.dtype, *embedding.shape[-1:]) for embedding in found if embedding.ndim > 1}) > 1:
+        types = [str(embedding.dtype).removeprefix("torch.") for embedding in found]
+        raise LossError(f"embeddings for {name}", expected="one width and type", got=f"shapes {shapes} of {types}")
+    if not all(embedding.is_floating_point() for embedding in found):
+        raise LossError(f"embeddings for {name}", expected="floating numbers", got=str(found[0].dtype))
 
 
 def _check_labels(name: str, formats: Sequence[Format], columns: Sequence[Output], labels: Tensor | None) -> None:
@@ -92,8 +122,9 @@ def _label_shapes(kind: str, columns: Sequence[Output]) -> list[tuple[int | None
         return [(rows,), (rows, 1)]
     if kind == "scores":
         lists = columns[-1].lists
-        documents = columns[-1].items if lists is not None else rows * (len(columns) - 1)
-        return [(documents,), *([] if lists is not None else [(rows, len(columns) - 1)])]
+        if lists is None:
+            return [(rows * (len(columns) - 1),), (rows, len(columns) - 1)]
+        return [(columns[-1].items,), *([(rows, lists[0])] if len(set(lists)) == 1 else [])]
     if kind == "margins":
         return [(rows,), (rows, None)]
     return [(rows, None), (rows, None, None)]  # distribution, embedding

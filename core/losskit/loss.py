@@ -33,6 +33,8 @@ logger = logging.getLogger("losskit")
 Value = Tensor | dict[str, Tensor]
 """A scalar, or scalars by name whose sum is the objective."""
 
+DEFAULT_EXECUTION = Direct()
+
 Observer = Callable[[Sequence[Output], Tensor | None, slice], None]
 
 
@@ -48,7 +50,6 @@ class Loss(nn.Module):
     default_similarity: ClassVar[Mapping[str, str]] = {"dense": "cosine", "sparse": "dot", "multi-vector": "maxsim"}
     uses_weights: ClassVar[bool] = False
 
-    similarity: str | Similarity | None = None
     drawn: Any = None
     strict: bool = False
 
@@ -67,6 +68,7 @@ class Loss(nn.Module):
         super().__init__()
         self.model = model
         self._execution = execution
+        self._similarity: str | Similarity | None = None
         self._clock = Clock()
         self._micro_batch = 0
         self._progress: float | None = None
@@ -77,6 +79,7 @@ class Loss(nn.Module):
         self.observers: list[Observer] = []
         self.frozen: dict[str, Encoder] = {}
         self._towers: tuple[str, ...] = ()
+        self._check_family()
 
     # What a loss writes
 
@@ -173,7 +176,7 @@ class Loss(nn.Module):
     @property
     def execution(self) -> Execution:
         """The one execution of this loss and all that it wraps."""
-        return next((loss._execution for _, loss in self.tree() if loss._execution is not None), Direct())
+        return next((loss._execution for _, loss in self.tree() if loss._execution is not None), DEFAULT_EXECUTION)
 
     @execution.setter
     def execution(self, execution: Execution) -> None:
@@ -242,6 +245,21 @@ class Loss(nn.Module):
             return self.scorer.pairwise(a, b)
 
     @property
+    def similarity(self) -> str | Similarity | None:
+        """The similarity as it was given: a name, an object, or None for the family's default.
+
+        Raises:
+            NotFoundError: on setting a name that nothing answers to.
+        """
+        return self._similarity
+
+    @similarity.setter
+    def similarity(self, similarity: str | Similarity | None) -> None:
+        if isinstance(similarity, str):
+            registry.get("similarity", similarity)
+        self._similarity = similarity
+
+    @property
     def similarity_name(self) -> str:
         """The name of the similarity in use: the one given, or the family's default."""
         chosen = self.similarity
@@ -263,7 +281,8 @@ class Loss(nn.Module):
     def get_config_dict(self) -> dict[str, Any]:
         """The constructor's arguments, in plain values; `losskit.build({"name": ..., **config}, model)` reads them."""
         names = _options(type(self))
-        missing = [name for name in names if name not in self.__dict__ and name not in self._modules]
+        stored = {*self.__dict__, *self._modules, *(["similarity"] if "_similarity" in self.__dict__ else [])}
+        missing = [name for name in names if name not in stored]
         if missing:
             raise LossError(
                 f"{type(self).__name__}.__init__",
@@ -413,6 +432,19 @@ class Loss(nn.Module):
         weight = next((rider.weight for rider in riders if rider.weight is not None), None)
         return columns if weight is None else [self._weighted(columns[0], weight), *columns[1:]]
 
+    def _check_family(self) -> None:
+        families = self.card.encoders if self._has_card else ()
+        if self.model is None or not families:
+            return
+        family = self.encoder.family
+        if family not in families:
+            raise LossError(
+                f"{type(self).__name__}.model",
+                expected=f"an encoder that is {' or '.join(families)}",
+                got=f"{type(self.model).__name__}, which is {family}",
+                fix="choose another loss or encoder, or set model.family if it is said wrongly",
+            )
+
     def _check(self, columns: Sequence[Output], labels: Tensor | None) -> None:
         seen = signature(columns, labels)
         if seen in self._seen:
@@ -453,6 +485,12 @@ class Loss(nn.Module):
                 expected="none, for it cannot use them",
                 got=f"{weight.numel()} weights",
                 fix="drop the weight column, or choose a loss that uses it",
+            )
+        if tuple(weight.shape) != (column.tuples,):
+            raise LossError(
+                f"sample weights for {type(self).__name__}",
+                expected=f"one per row, shape [{column.tuples}]",
+                got=f"{list(weight.shape)}",
             )
         return replace(column, parts={**column.parts, "weight": weight})
 
@@ -552,7 +590,7 @@ def _flat_labels(labels: Tensor | Sequence[Tensor] | None) -> Tensor | None:
     """One tensor: of a list per row the values one after another; an empty tensor is none."""
     if labels is None or isinstance(labels, Tensor):
         return None if labels is None or labels.numel() == 0 else labels
-    rows = list(labels)
+    rows = [torch.as_tensor(row) for row in labels]
     return torch.cat([row.reshape(-1) for row in rows]) if rows else None
 
 

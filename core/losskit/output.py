@@ -146,6 +146,8 @@ class Output:
         return replace(whole, lists=tuple(n for o in outputs for n in (o.lists or (1,) * o.items)))
 
     def _any(self) -> Tensor:
+        if self.embedding is not None:
+            return self.embedding
         tensors = self.tensors()
         if not tensors:
             raise LossError("Output", expected="an embedding, layers or parts", got="an empty record")

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import spec_from_file_location
+from importlib.util import decode_source, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +190,7 @@ class Sources:
         record = self._cache.get(file, stamp)
         if record is None or record["module"] != module:
             try:
-                source = spec.loader.get_source(module)  # type: ignore[union-attr]
+                source = _source(module, spec)
             except Exception as error:
                 raise UnreadableError(f"source cannot be read: {brief(error)}", file) from error
             if source is None:
@@ -198,6 +198,13 @@ class Sources:
             record = parse(source, module, file, is_package=spec.submodule_search_locations is not None)
             self._cache.put(file, stamp, record)
         return record
+
+
+def _source(module: str, spec: ModuleSpec) -> str | None:
+    """The text of a module; some import hooks know no more than its file."""
+    read = getattr(spec.loader, "get_source", None)
+    text: str | None = decode_source(Path(str(spec.origin)).read_bytes()) if read is None else read(module)
+    return text
 
 
 def _file(path: str) -> ModuleSpec:

@@ -20,7 +20,7 @@ def test_show_says_what_the_card_and_the_constructor_say(losskit) -> None:
         f"losskit {package.__version__}, built in",
         "anchor positive negative*, labels: none",
         "scale\tfloat | None\tNone\t",
-        "partition_mode\tLiteral['joint', 'per_direction']\tjoint\tjoint per_direction",
+        "partition_mode\tPartition\tjoint\tjoint per_direction",
         'losskit.build("multiple-negatives-ranking", model)',
         "citation\n@",
     ):

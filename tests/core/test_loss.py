@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from losskit import Card, Direct, Format, GradCache, Loss, LossError, Output, Wrapper, build
+from losskit import Card, Direct, Format, GradCache, Loss, LossError, NotFoundError, Output, Wrapper, build
 from losskit.clock import Clock
 
 
@@ -413,3 +413,68 @@ def test_cross_encoders_are_not_gathered() -> None:
     (pairs,) = columns(1, rows=4)
     with pytest.raises(LossError, match=r"ListNetLoss.execution: expected gather=False with a cross-encoder"):
         loss([pairs | {"lists": (2, 2)}], torch.rand(4))
+
+
+VECTORS = torch.rand(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "message"),
+    [
+        (
+            [VECTORS, VECTORS[:, :3]],
+            r"embeddings for .*: expected one width and type, got shapes \[\[3, 4\], \[3, 3\]\]",
+        ),
+        ([VECTORS, VECTORS.double()], r"expected one width and type, got .* of \['float32', 'float64'\]"),
+        ([VECTORS[0], VECTORS[0]], r"expected 2 axes from a dense encoder, got shapes \[\[4\], \[4\]\]"),
+        ([VECTORS.long(), VECTORS.long()], r"expected floating numbers, got torch.int64"),
+        ([VECTORS[:0], VECTORS[:0]], r"expected at least one row, got \[0, 0\]"),
+    ],
+)
+def test_embeddings_of_the_wrong_shape_or_type_are_refused(embeddings: list[Tensor], message: str) -> None:
+    with pytest.raises(LossError, match=message):
+        build("multiple-negatives-ranking", None).compute_loss_from_embeddings(embeddings)
+
+
+def test_lists_must_cover_the_items() -> None:
+    queries, documents = columns(rows=2)
+    loss = build("list-net", Model())
+    with pytest.raises(LossError, match=r"the lists of column 2 for ListNetLoss: expected lengths that sum to its 2"):
+        loss([queries, documents | {"lists": (2, 1)}], torch.rand(3))
+
+
+def test_weights_are_one_per_row() -> None:
+    inputs = columns()
+    inputs[0]["weight"] = torch.ones(6)
+    with pytest.raises(LossError, match=r"sample weights for Pull: expected one per row, shape \[5\], got \[6\]"):
+        Pull(Model())(inputs)
+
+
+def test_an_encoder_of_another_family_is_refused_at_once() -> None:
+    model = Model()
+    model.family = "cross-encoder"
+    with pytest.raises(
+        LossError, match=r"CoSENTLoss.model: expected an encoder that is dense .* which is cross-encoder"
+    ):
+        build("cosent", model)
+
+
+def test_an_unknown_similarity_is_refused_at_once() -> None:
+    with pytest.raises(NotFoundError, match=r"no similarity is named 'cosin'. Fix: did you mean 'cosine'"):
+        build({"name": "cosent", "similarity": "cosin"}, Model())
+
+
+def test_labels_of_lists_in_every_form() -> None:
+    queries, documents = columns(rows=2)
+    documents = {"vectors": torch.cat([documents["vectors"]] * 2), "lists": (2, 2)}
+    loss = build("list-net", Model())
+    values = [
+        loss([queries, documents], labels).item()
+        for labels in (
+            torch.tensor([1.0, 0.0, 0.5, 2.0]),
+            torch.tensor([[1.0, 0.0], [0.5, 2.0]]),
+            [torch.tensor([1.0, 0.0]), torch.tensor([0.5, 2.0])],
+            [[1.0, 0.0], [0.5, 2.0]],
+        )
+    ]
+    assert len(set(values)) == 1

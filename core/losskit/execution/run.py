@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import LossError
+from ..math.once import differentiable_once
 from ..output import Output
 from ..protocols import Encoder, Features
 from .plan import Chunk, Piece, assemble, chunk_features, make_plan
@@ -226,6 +227,7 @@ class _CachedForward(torch.autograd.Function):
         return tensors
 
     @staticmethod
+    @differentiable_once
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         rest = iter(gradients)
         per_chunk = [[next(rest) for _ in range(size)] for size in ctx.counts]

@@ -70,7 +70,7 @@ def softmax_cross_entropy(
     places = [(vectors.place(block.rows, True), vectors.place(block.columns, False)) for block in blocks]
     factor = 1.0 if isinstance(scale, Tensor) else scale
     adjusts = [block.adjust for block in blocks]
-    value: Tensor = _Fused.apply(places, adjusts, factor, targets, weights, *vectors.made.values())
+    value: Tensor = _Fused.apply(places, adjusts, factor, targets, weights, *vectors.made.values())  # type: ignore[no-untyped-call]
     return value
 
 
@@ -160,7 +160,7 @@ def _called(
     records = [record for block in blocks for record in (block.rows, block.columns)]
     tensors = [promoted(tensor) for record in records for tensor in record.tensors()]
     learned = [scale] if isinstance(scale, Tensor) else []
-    value: Tensor = _Called.apply(blocks, targets, weights, similarity, scale, *tensors, *learned)
+    value: Tensor = _Called.apply(blocks, targets, weights, similarity, scale, *tensors, *learned)  # type: ignore[no-untyped-call]
     return value
 
 

@@ -24,7 +24,7 @@ def normalize(vectors: Float[Tensor, "*items dim"]) -> Float[Tensor, "*items dim
     tensor([[0.6000, 0.8000],
             [0.0000, 0.0000]])
     """
-    unit: Tensor = _Normalize.apply(promoted(vectors))
+    unit: Tensor = _Normalize.apply(promoted(vectors))  # type: ignore[no-untyped-call]
     return unit
 
 
@@ -34,7 +34,7 @@ def pairwise_cosine(a: Float[Tensor, "rows dim"], b: Float[Tensor, "rows dim"]) 
     >>> pairwise_cosine(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[6.0, 8.0], [1.0, 0.0]]))
     tensor([1., 0.])
     """
-    cosines: Tensor = _PairwiseCosine.apply(promoted(a), promoted(b))
+    cosines: Tensor = _PairwiseCosine.apply(promoted(a), promoted(b))  # type: ignore[no-untyped-call]
     return cosines
 
 

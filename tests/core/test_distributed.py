@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from losskit import Direct, Execution, GradCache, LossError, build
 
-pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
+pytestmark = [pytest.mark.multiprocess, pytest.mark.quick]
 
 VOCABULARY, WIDTH, ROWS = 40, 6, (3, 5)
 

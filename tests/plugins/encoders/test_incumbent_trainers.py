@@ -21,6 +21,7 @@ sentence_transformers = pytest.importorskip("sentence_transformers", reason="the
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.quick,
     pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]

@@ -60,7 +60,8 @@ class Site:
         for name, source in (modules or {}).items():
             file = self.path / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(f"with open({str(self.path / 'imported')!r}, 'a') as f: f.write(__name__ + ' ')\n" + dedent(source))
+            marker = f"with open({str(self.path / 'imported')!r}, 'a') as f: f.write(__name__ + ' ')\n"
+            file.write_text(marker + dedent(source))
         if record:
             names = [*(modules or {}), f"{folder.name}/METADATA"]
             (folder / "RECORD").write_text("".join(f"{name},,\n" for name in names))

@@ -157,7 +157,10 @@ def _user() -> _Source:
 
 
 def _read(file: Path, table: Sequence[str] = ()) -> _Source:
-    text = file.read_text(encoding="utf-8", errors="replace")
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise RecipeError(str(file), expected="a file that can be read", got=error.strerror or str(error)) from error
     if table and table[-1] not in text:
         return _Source("")
     import tomllib

@@ -143,7 +143,7 @@ class Training(_Section):
     warmup: float = Field(default=0.1, ge=0, description="below 1 a share of all steps, else a number of steps")
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, ge=0)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     batch_sampler: Literal["auto", "no-duplicates", "random"] = Field(
         default="auto", description="auto: without duplicate texts where other rows serve as negatives"
     )

@@ -47,10 +47,25 @@ def dump_yaml(value: Mapping[str, Any]) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
+_DEEPEST = 64
+
+
 class _Loader(yaml.SafeLoader):
     """Plain scalars resolved as YAML 1.2's core schema does; a key given twice is refused."""
 
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012  pyyaml's own convention
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """A node and all in it, as deep as anything here is read without running out of stack."""
+        if self._depth > _DEEPEST:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, f"more than {_DEEPEST} levels", mark)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
 
 class _Dumper(yaml.SafeDumper):
@@ -86,7 +101,10 @@ for _tag, _pattern, _first in _SCALARS:
 def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
     text = loader.construct_scalar(node)
     base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-    return int(text, base)
+    try:
+        return int(text, base)
+    except ValueError:  # Python reads some thousands of digits at most
+        raise yaml.constructor.ConstructorError(None, None, "a number that is too long", node.start_mark) from None
 
 
 def _floating(loader: _Loader, node: yaml.ScalarNode) -> float:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from losskit import RecipeError
@@ -129,3 +131,13 @@ def test_a_user_configuration_that_cannot_be_right_is_refused(home) -> None:
 
 def test_names_compare_as_indexes_compare_them() -> None:
     assert {normalize(name) for name in ("LK_angle", "lk-angle", "lk.Angle", "lk-_.angle")} == {"lk-angle"}
+
+
+def test_a_configuration_that_cannot_be_opened_is_the_users_input(home, monkeypatch) -> None:
+    def refuse(self, **options):
+        raise PermissionError(13, "Permission denied")
+
+    project(home, "[tool.losskit]\n")
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(RecipeError, match=r"pyproject\.toml: expected a file that can be read, got Permission denied"):
+        Policy.read()

@@ -154,6 +154,7 @@ class TestRefusals:
             ("data=x", "data: expected a map with train, eval, got 'x'"),
             ("training.epochs=two", "training.epochs: expected a valid number, got 'two'"),
             ("training.batch_size=yes", "training.batch_size: expected a valid integer, got 'yes'"),
+            ("training.seed=4294967296", "training.seed: expected less than 4294967296, got 4294967296"),
             ("training.learning_rate=.nan", "training.learning_rate: expected a finite number, got nan"),
             ("loss={scale: 3}", "loss: expected a component's name, or a map with its 'name' and options, got {'scale': 3}"),
             ("output.x=1", "override output.x: expected output to be a map, got 'run'"),
@@ -185,6 +186,8 @@ class TestRefusals:
             ("loss: {\n", "no YAML: expected the node content"),
             ("? [a]\n: b\n", ", line 1: no YAML: a key must be a scalar"),
             ("a: !!python/object:os.system x\n", ", line 1: no YAML: could not determine a constructor"),
+            (f"a:\n {'[' * 5000}{']' * 5000}\n", ", line 2: no YAML: more than 64 levels"),
+            (f"a: {'9' * 5000}\n", ", line 1: no YAML: a number that is too long"),
         ],
     )
     def test_files_that_are_no_recipe(self, tmp_path, text, message):
@@ -258,7 +261,7 @@ class TestTrainingArguments:
         ("name", "message"),
         [
             ("lerning_rate", "training.lerning_rate: unknown; did you mean 'learning_rate'?"),
-            ("batchsize", "training.batchsize: unknown; did you mean 'batch_size'?"),
+            ("batchsize", "training.batchsize: unknown; did you mean 'batch_size' or 'batch_sampler'?"),
             ("optm", "training.optm: unknown; did you mean 'optim'?"),
             ("output_dir", "training.output_dir: unknown. Fix: write `output` at the top of the recipe"),
         ],

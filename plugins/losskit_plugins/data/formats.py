@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from losskit.errors import DataError
+from losskit.errors import DataError, brief
 
 __all__ = ["READERS", "SUFFIXES", "Row", "check_file", "format_of", "read_rows"]
 
@@ -140,6 +140,8 @@ def _parsed(path: Path, text: str, line: int) -> Any:
     except json.JSONDecodeError as error:
         place = f"{path}, line {line + error.lineno - 1}"
         raise DataError(place, expected="JSON", got=f"{error.msg} at column {error.colno}") from None
+    except (RecursionError, ValueError) as error:  # what is nested too deep, or a number too long, for Python
+        raise DataError(f"{path}, line {line}", expected="JSON that Python can read", got=brief(error)) from None
 
 
 def _object(path: Path, place: str, row: Any) -> Mapping[str, Any]:

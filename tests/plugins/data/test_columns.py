@@ -162,7 +162,7 @@ class TestValues:
             ("class", "", "an integer from 0, or a name", "''"), ("class", math.nan, "an integer from 0, or a name", "nan"),
             ("score", math.nan, "a finite number", "nan"), ("score", "inf", "a finite number", "'inf'"),
             ("score", "high", "a finite number", "'high'"), ("score", None, "a finite number", "nothing"),
-            ("score", True, "a finite number", "True"), ("score", [1.0], "a finite number", "[1.0]"),
+            ("score", 10**400, "a finite number", f"1{'0' * 76}..."), ("score", True, "a finite number", "True"), ("score", [1.0], "a finite number", "[1.0]"),
             ("scores", 1.0, "a list of finite numbers", "1.0"), ("scores", [1.0, None], "a list of finite numbers", "[1.0, None]"),
             ("scores", [], "a list of finite numbers", "[]"), ("scores", [1.0, 2.0], "1 numbers, one for each document", "[1.0, 2.0]"),
             ("margins", [1.0], "0 numbers, one for each negative", "[1.0]"),

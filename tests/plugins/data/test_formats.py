@@ -135,6 +135,12 @@ def test_malformed_files(tmp_path, name, text, message):
     assert refusal(tmp_path, text, name).startswith(message)
 
 
+@pytest.mark.parametrize("value", ["[" * 100_000, "9" * 5000])
+def test_what_python_cannot_read_is_the_files_fault(tmp_path, value):
+    message = refusal(tmp_path, f'{{"a": 1}}\n{{"a": {value}}}\n')
+    assert message.startswith("data.jsonl, line 2: expected JSON that Python can read, got ")
+
+
 def test_damaged_gzip(tmp_path):
     whole = gzip.compress(b'{"a": 1}\n' * 10_000)
     for damaged in (whole[: len(whole) // 2], whole[:-6] + b"\0\0" + whole[-4:], b"not packed"):

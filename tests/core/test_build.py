@@ -96,7 +96,7 @@ def test_options_are_checked_strictly_but_json_fills_types(toy) -> None:
         ({"dims": 3}, r"^loss.dims: expected a valid array, got 3"),
         ({"mode": "c"}, r"^loss.mode: expected 'a' or 'b', got 'c'"),
         ({"function": "len"}, r"^loss.function: expected .*callable"),
-        ({"similarity": 5}, r"^loss.similarity: "),
+        ({"similarity": 5}, r"^loss.similarity: expected a valid string, got 5$"),
         ({"scale": -1.0}, r"^loss \(toy\): got ValueError: scale is negative"),
     ],
 )

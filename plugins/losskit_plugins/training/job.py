@@ -70,7 +70,7 @@ def check_names(recipe: Recipe) -> tuple[Component, Component]:
     Raises:
         LosskitError: what does not fit.
     """
-    check_training(recipe.training)
+    check_training(recipe.training, evaluates=recipe.data.eval is not None)
     if isinstance(recipe.encoder, dict) and "trust_remote_code" in recipe.encoder:
         raise RecipeError(
             "encoder.trust_remote_code: no recipe may say so",

@@ -18,12 +18,26 @@ if TYPE_CHECKING:
 __all__ = ["check_training", "training_arguments"]
 
 
-@cache
-def known_arguments() -> frozenset[str]:
-    """The names of transformers' training arguments, read from its source: importing it takes seconds.
+PLAIN: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "list": (list, tuple),
+    "dict": (dict,),
+    "None": (type(None),),
+}
+"""What annotations of transformers that need none of its classes take."""
 
-    >>> {"bf16", "warmup_steps"} <= known_arguments()
-    True
+COUNTS = ("per_device_train_batch_size", "gradient_accumulation_steps")
+
+
+@cache
+def known_arguments() -> dict[str, str]:
+    """Transformers' training arguments and their annotations, read from its source: importing it takes seconds.
+
+    >>> known_arguments()["bf16"]
+    'bool'
     """
     found = PathFinder.find_spec("transformers")
     if found is None or not found.submodule_search_locations:
@@ -31,17 +45,37 @@ def known_arguments() -> frozenset[str]:
     source = Path(found.submodule_search_locations[0], "training_args.py").read_text(encoding="utf-8")
     classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
     body = next(node.body for node in classes if node.name == "TrainingArguments")
-    names = (node.target.id for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name))
-    return frozenset(name for name in names if not name.startswith("_"))
+    fields = (node for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name))
+    return {node.target.id: ast.unparse(node.annotation) for node in fields if not node.target.id.startswith("_")}  # type: ignore[union-attr]
 
 
-def check_training(training: Training) -> None:
-    """Refuse names that nothing knows; imports nothing heavy.
+def check_training(training: Training, evaluates: bool = True) -> None:
+    """Refuse names that nothing knows and values that cannot be; imports nothing heavy.
+
+    Args:
+        training: the section of the recipe.
+        evaluates: whether the recipe has data to evaluate on.
 
     Raises:
-        RecipeError: an unknown option, or a batch size that cannot be.
+        RecipeError: an unknown option, one of a wrong type, a batch size that cannot be, or evaluations of nothing.
     """
-    _given(training)
+    given = _given(training)
+    for name, value in training.arguments_given.items():
+        _check_value(name, value)
+    if not evaluates and given.get("eval_strategy", "steps" if "eval_steps" in given else "no") != "no":
+        raise RecipeError(
+            "training: evaluations while it runs", expected="data.eval to evaluate on", got="none",
+            fix="give data.eval, or leave out eval_every, eval_steps and eval_strategy",
+        )  # fmt: skip
+
+
+def _check_value(name: str, value: Any) -> None:
+    kinds = [each.partition("[")[0] for each in known_arguments()[name].split(" | ")]
+    wrong = set(kinds) <= PLAIN.keys() and not any(type(value) in PLAIN[kind] for kind in kinds)
+    if wrong:
+        raise RecipeError(f"training.{name}", expected=" or ".join(kinds), got=repr(value))
+    if name in COUNTS and value < 1:
+        raise RecipeError(f"training.{name}", expected="a positive integer", got=repr(value))
 
 
 def training_arguments(training: Training, checkpoints: Path) -> TrainingArguments:

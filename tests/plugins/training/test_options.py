@@ -9,7 +9,7 @@ from losskit_plugins.training.options import check_training, known_arguments, tr
 
 
 def test_names_read_from_source_are_those_of_the_class():
-    assert known_arguments() == {item.name for item in fields(TrainingArguments) if item.init}
+    assert known_arguments().keys() == {item.name for item in fields(TrainingArguments) if item.init}
 
 
 def test_short_names_and_defaults(tmp_path):
@@ -43,3 +43,35 @@ def test_unknown_options_are_refused():
 def test_what_transformers_refuses_is_one_line(tmp_path):
     with pytest.raises(RecipeError, match=r"^training: expected arguments that transformers accepts, got .*optim"):
         training_arguments(Training(optim="no-such-optimizer"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("bf16", "maybe", "training.bf16: expected bool, got 'maybe'"),
+        ("gradient_accumulation_steps", 2.5, "training.gradient_accumulation_steps: expected int, got 2.5"),
+        ("gradient_accumulation_steps", True, "training.gradient_accumulation_steps: expected int, got True"),
+        ("gradient_accumulation_steps", 0, "training.gradient_accumulation_steps: expected a positive integer, got 0"),
+        ("per_device_train_batch_size", 0, "training.per_device_train_batch_size: expected a positive integer, got 0"),
+        ("save_total_limit", "all", "training.save_total_limit: expected int or None, got 'all'"),
+    ],
+)
+def test_values_of_transformers_options_are_checked(name, value, message):
+    with pytest.raises(RecipeError) as caught:
+        check_training(Training(**{name: value}))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "options", [{"adam_beta1": 1}, {"report_to": ["none"]}, {"optim": "adafactor"}, {"data_seed": None}]
+)
+def test_values_that_transformers_takes_are_left_to_it(options):
+    check_training(Training(**options))
+
+
+@pytest.mark.parametrize("options", [{"eval_every": 2}, {"eval_strategy": "epoch"}, {"eval_steps": 2}])
+def test_evaluations_need_data(options):
+    check_training(Training(**options))
+    with pytest.raises(RecipeError, match=r"evaluations while it runs: expected data.eval to evaluate on, got none"):
+        check_training(Training(**options), evaluates=False)
+    check_training(Training(eval_strategy="no"), evaluates=False)

@@ -198,11 +198,12 @@ def _checked(value: Any, annotation: Any, path: str) -> Any:
     try:
         return checker.model_validate_json(json.dumps({"value": value})).value
     except ValidationError as error:
-        # Of a class among the alternatives pydantic can only say that JSON has no such thing.
-        errors = [item for item in error.errors() if item["type"] != "needs_python_object"] or error.errors()
+        errors = error.errors()
         if len(errors) == 1:
             path, value = ".".join([path, *map(str, errors[0]["loc"][1:])]), errors[0]["input"]
-        expected = " or ".join(dict.fromkeys(_wanted(item["msg"]) for item in errors))
+        # Of a class among the alternatives pydantic can only say that JSON has no such thing.
+        told = [item for item in errors if item["type"] != "needs_python_object"] or errors
+        expected = " or ".join(dict.fromkeys(_wanted(item["msg"]) for item in told))
         raise RecipeError(path, expected=expected, got=repr(value)) from error
 
 

@@ -15,7 +15,7 @@ LISTS = Format(["query", "documents"], labels="scores", outputs=1)
 COLUMNS = Format(["query", "positive", "negative*"], labels="scores", outputs=1)
 SUBJECTS = [
     *subjects(ListNetLoss, families=["dense", "sparse", "cross-encoder"], form=LISTS),
-    *subjects(ListNetLoss, families=["dense"], form=COLUMNS, negatives=2),
+    *subjects(ListNetLoss, families=["dense", "cross-encoder"], form=COLUMNS, negatives=2),
     *subjects(partial(ListNetLoss, activation="sigmoid"), families=["cross-encoder"], form=LISTS),
     *subjects(partial(ListNetLoss, similarity="euclidean", scale=2.0), families=["dense"], form=LISTS),
 ]
@@ -107,5 +107,5 @@ def test_refuses_what_does_not_fit():
     two_outputs = ToyEncoder("cross-encoder", outputs=2)
     with pytest.raises(LossError, match="expected one score per pair, got 2 per pair"):
         ListNetLoss(two_outputs)([["q"], [["a", "b"]]], [torch.tensor([1.0, 0.0])])
-    with pytest.raises(LossError, match=r"labels for ListNetLoss: expected scores of shape \[2\], got \[3\]"):
+    with pytest.raises(LossError, match=r"labels for ListNetLoss: expected scores of shape \[2\] or \[1, 2\], got \[3\]"):
         ListNetLoss(ToyEncoder("cross-encoder"))([["q"], [["a", "b"]]], [torch.zeros(3)])

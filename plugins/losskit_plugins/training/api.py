@@ -83,12 +83,15 @@ def train_from(
         recipe = read_recipe(sources, overrides, allowed_targets=trusted)
         workspace = Workspace(Path(recipe.output), resume, force)
         found = check(recipe)
-        workspace.check()
+        workspace.check(_inputs(sources, recipe))
         with workspace:
             return Job(recipe, recipe, found, workspace, **options).run()
     shown = _quickstart(quickstart.OUTPUT, overrides)
-    shown = _quickstart(Path(shown.output), overrides)
-    workspace = Workspace(Path(shown.output), resume, force, replaceable=quickstart.is_quickstart)
+    output = Path(shown.output)
+    shown = _quickstart(output, overrides)
+    # Only where nobody has chosen the place: a run under a name of its own is somebody's.
+    replaceable = quickstart.is_quickstart if output == quickstart.OUTPUT else lambda run: False
+    workspace = Workspace(output, resume, force, replaceable)
     check_names(shown)
     workspace.check()
     with workspace:
@@ -97,6 +100,14 @@ def train_from(
         workspace.wait()
         recipe = _quickstart(workspace.folder, overrides)
         return Job(recipe, shown, check(recipe), workspace, **options).run()
+
+
+def _inputs(sources: Sequence[RecipeLike], recipe: Recipe) -> list[Path]:
+    """The paths that a run is made from; a model's name may be one."""
+    parts = [part.path for part in (recipe.data.train, recipe.data.eval) if part is not None]
+    model = recipe.encoder.get("model") if isinstance(recipe.encoder, dict) else None
+    named = [*sources, *parts, *([model] if isinstance(model, str) else [])]
+    return [Path(each) for each in named if not isinstance(each, Mapping)]
 
 
 def _quickstart(run: Path, overrides: Sequence[str] | Mapping[str, Any]) -> Recipe:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -40,6 +40,8 @@ class Workspace:
 
     def __post_init__(self) -> None:
         self.main = os.environ.get("RANK", "0") == "0"
+        if self.output.is_symlink():
+            self.output = self.output.resolve()  # a link stays one, and what it leads to is replaced
         self.checkpoint: Path | None = None
         self._made: list[Path] = []
 
@@ -61,19 +63,35 @@ class Workspace:
         """Where checkpoints lie while it runs; they stay in the finished run."""
         return self.folder / "checkpoints"
 
-    def check(self) -> None:
+    def check(self, inputs: Iterable[Path] = ()) -> None:
         """Refuse an output that would be overwritten; writes nothing.
 
+        Args:
+            inputs: files and folders that the run is made from, which replacing the output must not remove.
+
         Raises:
-            RecipeError: the output is a file, or is not empty, or a run into it was left unfinished.
+            RecipeError: the output is a file, or is not empty, or a run into it was left unfinished; or it holds
+                the working folder or an input.
         """
         if not self.main:
             return
+        output, here = self.output.resolve(), Path.cwd()
+        if output in (here, *here.parents):
+            raise RecipeError(
+                f"output {self.output}", expected="a folder of its own", got="the working folder, or one around it",
+                fix="choose another output",
+            )  # fmt: skip
         if self.resume and self.force:
             raise RecipeError("--resume and --force", expected="one of them", got="both")
         if self.output.exists() and not self.output.is_dir():
             raise RecipeError(f"output {self.output}", expected="a folder", got="a file", fix="choose another output")
         if self.resume or self.force:
+            for path in inputs:
+                if path.resolve().is_relative_to(output) and path.exists():
+                    raise RecipeError(
+                        f"output {self.output}", expected="a folder without what the run is made from", got=str(path),
+                        fix="choose another output, or move that elsewhere",
+                    )  # fmt: skip
             return
         if _filled(self.output) and not self.replaceable(self.output):
             raise RecipeError(
@@ -164,7 +182,10 @@ class Workspace:
                 path.rmdir()
 
     def _leftover_is_replaceable(self) -> bool:
-        return not _filled(self.folder) or self.replaceable(self.folder)
+        """Whether it is empty, or of the kind that may go and nothing that could be resumed."""
+        return not _filled(self.folder) or (
+            self.replaceable(self.folder) and self._last_checkpoint(self.checkpoints) is None
+        )
 
     def _last_checkpoint(self, *places: Path) -> Path | None:
         """The checkpoint with the most steps that was written to its end, of the unfinished run first."""

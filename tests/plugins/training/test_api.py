@@ -273,6 +273,22 @@ def test_the_quickstart_learns_and_replaces_only_its_own(tmp_path, monkeypatch):
         losskit.train()
 
 
+def test_a_quickstart_under_a_name_of_its_own_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quickstart.write_inputs(tmp_path / "mine")
+    with pytest.raises(RecipeError, match="output mine: .*got one that is not empty"):
+        losskit.train(output="mine")
+
+
+def test_force_does_not_remove_what_the_run_is_made_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quickstart.write_inputs(tmp_path)
+    recipe = quickstart.recipe(Path()) | {"output": "quickstart"}
+    with pytest.raises(RecipeError, match="expected a folder without what the run is made from, got quickstart/"):
+        losskit.train(recipe, force=True)
+    assert (tmp_path / "quickstart" / "train.jsonl").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_sentence_transformers_gives_the_same_embeddings(finished):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from losskit import RecipeError
@@ -115,3 +117,44 @@ def test_a_failure_leaves_nothing_but_checkpoints(tmp_path):
     checkpoint(work.folder, 3)
     assert work.abandon() == work.folder
     assert work.folder.exists()
+
+
+@pytest.mark.parametrize("output", [".", "..", "/"])
+def test_the_working_folder_is_no_output(tmp_path, monkeypatch, output):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    with pytest.raises(RecipeError, match="expected a folder of its own, got the working folder, or one around it"):
+        Workspace(Path(output), force=True).check()
+
+
+@pytest.mark.parametrize("options", [{"force": True}, {"resume": True}])
+def test_what_a_run_is_made_from_is_not_replaced(tmp_path, options):
+    data = filled(tmp_path / "a" / "data") / "metrics.json"
+    work = Workspace(tmp_path / "a", **options)
+    work.check([tmp_path / "elsewhere.csv", tmp_path / "a" / "not-there"])
+    with pytest.raises(RecipeError, match=r"expected a folder without what the run is made from, got .*metrics\.json"):
+        work.check([data])
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_one(tmp_path, there):
+    if there:
+        filled(tmp_path / "a")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    work = Workspace(tmp_path / "link", force=True)
+    work.check()
+    with work:
+        (work.folder / "metrics.json").write_text("new")
+        work.finish()
+    assert (tmp_path / "a" / "metrics.json").read_text() == "new"
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "link"]
+
+
+def test_an_unfinished_run_that_can_be_resumed_is_never_replaced_unasked(tmp_path):
+    work = Workspace(tmp_path / "a", replaceable=lambda run: True)
+    filled(work.folder)
+    work.check()
+    checkpoint(work.folder, 3)
+    with pytest.raises(RecipeError, match="expected no unfinished run, .*--resume to go on with it"):
+        work.check()

@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FunctionType
 from typing import Annotated, Any, NoReturn
 
@@ -152,6 +154,9 @@ def root(
 
 def main() -> NoReturn:
     """Run the command and leave Python with its exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever called
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - open until Python ends
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -175,6 +180,9 @@ def main() -> NoReturn:
     except Exception as error:  # noqa: BLE001 - the last resort, which reports
         if debug:
             sys.excepthook(*sys.exc_info())
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            say(f"losskit: {brief(error)}. Fix: make room")
+            _leave(2)
         say(f"losskit: internal error: {brief(error)}. A report is in {_report()}")
         _leave(70)
     _leave(0)
@@ -217,7 +225,9 @@ def _leave(code: Any) -> NoReturn:
     """Exit after what was printed has gone out, or has nobody to go to."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = code or 1
+        if not isinstance(error, BrokenPipeError):
+            say(f"losskit: the output cannot be written: {brief(error)}")
+        code = code or (1 if isinstance(error, BrokenPipeError) else 2)
     sys.exit(code)

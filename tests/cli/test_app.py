@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -182,6 +183,22 @@ def test_a_reader_that_leaves_early_is_no_error(site) -> None:
         process.stdout.close()
         time.sleep(0)
         assert process.stderr.read() == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("arguments", ["--version", "list --json", "show multiple-negatives-ranking"])
+def test_a_full_disk_is_one_line(arguments) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "losskit_cli", *arguments.split()], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert result.returncode == 2
+    assert re.fullmatch(r"losskit: .*No space left on device.*\n", result.stderr)
+
+
+def test_closed_streams_are_no_error() -> None:
+    command = f"{shlex.quote(sys.executable)} -m losskit_cli list >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command]).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import gzip
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -276,7 +277,7 @@ def test_the_quickstart_learns_and_replaces_only_its_own(tmp_path, monkeypatch):
 def test_a_quickstart_under_a_name_of_its_own_is_not_replaced(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     quickstart.write_inputs(tmp_path / "mine")
-    with pytest.raises(RecipeError, match="output mine: .*got one that is not empty"):
+    with pytest.raises(RecipeError, match=r"output mine: .*got one that is not empty"):
         losskit.train(output="mine")
 
 

@@ -156,5 +156,5 @@ def test_an_unfinished_run_that_can_be_resumed_is_never_replaced_unasked(tmp_pat
     filled(work.folder)
     work.check()
     checkpoint(work.folder, 3)
-    with pytest.raises(RecipeError, match="expected no unfinished run, .*--resume to go on with it"):
+    with pytest.raises(RecipeError, match=r"expected no unfinished run, .*--resume to go on with it"):
         work.check()

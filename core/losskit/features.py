@@ -90,6 +90,13 @@ def lengths(encoder: Encoder, features: Features) -> list[int]:
         return [int(length) for length in own(features)]
     size = width(features)
     if not size:
+        if getattr(encoder, "take", None) is not None:
+            raise LossError(
+                f"{type(encoder).__name__}.lengths",
+                expected="a method beside take and join, where features have no attention_mask [n, t]",
+                got="none",
+                fix="give it lengths(features): how many positions of each item matter",
+            )
         return [0] * count(encoder, features)
     positions = torch.arange(1, size + 1, device=features["attention_mask"].device)
     last: list[int] = ((features["attention_mask"] != 0) * positions).amax(dim=1).tolist()
@@ -131,10 +138,18 @@ def join(encoder: Encoder, features: Sequence[Features]) -> Features:
 
 
 def can_share(a: Features, b: Features) -> bool:
-    """Whether items of both may stand in one forward: equal keys, metadata, dtypes and trailing shapes."""
+    """Whether items of both may stand in one forward: equal keys, metadata, dtypes and trailing shapes.
+
+    Tensors must all be indexed by item.
+    """
     if a.keys() != b.keys() or any(key in a for key in PACKED_KEYS):
         return False
-    return all(_same_entry(a, b, key) for key in a)
+    return _by_item(a) and _by_item(b) and all(_same_entry(a, b, key) for key in a)
+
+
+def _by_item(features: Features) -> bool:
+    """Whether all tensors agree on the number of items."""
+    return len({value.shape[:1] for value in features.values() if isinstance(value, Tensor)}) <= 1
 
 
 def _same_entry(a: Features, b: Features, key: str) -> bool:

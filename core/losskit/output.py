@@ -135,9 +135,14 @@ class Output:
 
     @staticmethod
     def cat(outputs: Sequence[Output]) -> Output:
-        """Join records of the same form one after another; token axes are padded to the longest."""
+        """Join records of the same form one after another; token axes are padded to the longest.
+
+        Of the parts, those that all have are joined: a further encoder may have read some columns only.
+        """
         if len(outputs) == 1:
             return outputs[0]
+        shared = [name for name in outputs[0].parts if all(name in o.parts for o in outputs)]
+        outputs = [replace(o, parts={name: o.parts[name] for name in shared}) for o in outputs]
         widths = [max(each) for each in zip(*(token_widths(o) for o in outputs), strict=True)]
         joined = [pad_token_axes(o, widths) for o in outputs]
         whole = joined[0].map(lambda *tensors: torch.cat(tensors), *joined[1:])

@@ -379,3 +379,31 @@ def test_a_forward_that_is_replaced_in_between_is_refused() -> None:
     del model.forward
     with pytest.raises(LossError, match=r"a wrapper that replaces the model's forward"):
         value.backward()
+
+
+def test_features_that_are_no_items_are_left_alone() -> None:
+    """Patches of images: as many as there are, whatever the number of items."""
+    a = {"input_ids": torch.ones(2, 3), "patches": torch.ones(7, 4)}
+    b = {"input_ids": torch.ones(2, 3), "patches": torch.ones(5, 4)}
+    assert not can_share(a, b)
+    assert can_share({"input_ids": torch.ones(2, 3)}, {"input_ids": torch.ones(2, 3)})
+
+
+def test_an_encoder_that_cuts_but_does_not_count_is_told_what_it_lacks() -> None:
+    class Bag(TinyEncoder):
+        def take(self, features, rows):
+            raise NotImplementedError
+
+        join = take
+
+    with pytest.raises(LossError, match=r"Bag.lengths: expected a method beside take and join"):
+        make_plan(Bag(), [{"ids": torch.ones(5), "offsets": torch.tensor([0, 2])}], GradCache(mini_batch_size=2))
+
+
+def test_joining_records_keeps_the_parts_that_all_have() -> None:
+    vectors = torch.ones(1, 2)
+    a = Output(vectors, parts={"guide": Output(vectors), "both": vectors})
+    b = Output(vectors, parts={"both": vectors})
+    for joined in (Output.cat([a, b]), Output.cat([b, a])):
+        assert set(joined.parts) == {"both"}
+        assert joined.parts["both"].shape == (2, 2)

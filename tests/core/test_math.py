@@ -231,3 +231,16 @@ def test_masked_mean_equals_the_formula():
     expected = (values[0, 0] + values[0, 1]) / 2
     require_equal("mean", differentiate(expected, [values]), differentiate(masked_mean(values, WHERE), [values]))
     assert masked_mean(values, WHERE, dim=1).tolist() == [pytest.approx(expected.item()), 0.0]
+
+
+def test_tiles_cut_items_of_a_record_with_lists(monkeypatch):
+    """Rows of a softmax are items; a record's own indexing counts its tuples."""
+    a, b = vectors(6, 3), vectors(4, 3, seed=1)
+    targets, weights = torch.tensor([0, 1, 2, 3, 0, 1]), torch.full((6,), 1 / 6, dtype=torch.float64)
+    monkeypatch.setattr(contrastive, "TILE_BYTES", 2 * 4 * 8)
+    blocks = [Block(Output(a, lists=(2, 1, 3)), Output(b))]
+    scores = euclidean(Output(a), Output(b))
+    expected = torch.nn.functional.cross_entropy(scores, targets)
+    value = softmax_cross_entropy(blocks, targets, weights, similarity=euclidean)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(torch.autograd.grad(value, a)[0], torch.autograd.grad(expected, a)[0])

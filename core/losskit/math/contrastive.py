@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -175,7 +175,9 @@ def _called_tile(
     """The weighted cross-entropy of a tile, differentiable."""
     tiles: list[Tensor] = []
     for block in blocks:
-        tile = similarity(block.rows[part], block.columns) * scale
+        # Cut by items: a record's own indexing counts tuples.
+        rows = replace(block.rows, lists=None)[part]
+        tile = similarity(rows, block.columns) * scale
         tiles.append(tile if block.adjust is None else tile + block.adjust(tile.detach(), part).detach())
     logits = torch.cat(tiles, dim=1)
     chosen = logits.gather(1, targets[part, None]).squeeze(1)

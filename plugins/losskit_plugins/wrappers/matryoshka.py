@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -80,7 +81,7 @@ class MatryoshkaLoss(Wrapper):
         values: dict[str, Tensor] = {}
         for place in range(len(self.dims)) if self.drawn is None else self.drawn:
             size = self.dims[place]
-            cut = [column.map_embedding(partial(self._cut, size=size)) for column in columns]
+            cut = [self._cut_record(column, size) for column in columns]
             value = self.loss.compute(cut, self._cut_labels(labels, size), rows)
             for key, each in prefixed(f"matryoshka_{size}", value).items():
                 values[key] = each * weights[place]
@@ -94,6 +95,19 @@ class MatryoshkaLoss(Wrapper):
         if not isinstance(inner, dict):
             return inner
         return {key: each for size in self.dims for key, each in prefixed(f"matryoshka_{size}", inner).items()}
+
+    def _cut_record(self, record: Output, size: int) -> Output:
+        """Everything that the encoder, or one trained beside it, embedded; a guide's embeddings stay whole."""
+        whole = {name for _, loss in self.loss.tree() for name in loss.frozen}
+        cut = partial(self._cut, size=size)
+        return replace(
+            record.map_embedding(cut),
+            layers=tuple(map(cut, record.layers)),
+            parts={
+                name: self._cut_record(part, size) if isinstance(part, Output) and name not in whole else part
+                for name, part in record.parts.items()
+            },
+        )
 
     def _cut(self, embedding: Tensor, size: int) -> Tensor:
         if size >= embedding.shape[-1]:

@@ -66,6 +66,19 @@ class WeightedSumLoss(Wrapper):
         return tuple(dict.fromkeys(need for loss in self.losses.values() for need in loss.needs))
 
     @property
+    def reads(self) -> Mapping[str, Sequence[int] | None] | None:
+        """What any of the losses reads; None: one of them reads all columns."""
+        found: dict[str, Sequence[int] | None] = {}
+        for loss in self.losses.values():
+            if loss.reads is None:
+                return None
+            for name, places in loss.reads.items():
+                known = found.get(name, ())
+                both = None if known is None or places is None else sorted({*known, *places})
+                found[name] = both
+        return found
+
+    @property
     def row_wise(self) -> bool:
         """If all losses are."""
         return all(loss.row_wise for loss in self.losses.values())

@@ -138,3 +138,23 @@ def test_a_size_beyond_the_embedding_is_the_full_size():
     loss = MatryoshkaLoss(None, MultipleNegativesRankingLoss(), (6,))
     whole = MultipleNegativesRankingLoss().compute([Output(a), Output(b)], None, slice(0, 3))
     assert loss.compute_loss_from_embeddings([a, b])["matryoshka_6"] == whole
+
+
+def test_cuts_layers_and_embedded_parts_but_not_those_of_a_guide():
+    widths = {}
+
+    class Widths(Loss):
+        def compute(self, columns, labels, rows):
+            record = columns[0]
+            widths["layers"] = [layer.shape[1] for layer in record.layers]
+            widths.update({name: part.embedding.shape[1] for name, part in record.parts.items() if name != "weight"})
+            widths["weight"] = tuple(record.parts["weight"].shape)
+            return record.embedding.sum()
+
+    inner = Widths()
+    inner.frozen = {"guide": ToyEncoder()}
+    vectors = torch.ones(2, FULL)
+    parts = {"guide": Output(vectors), "tower": Output(vectors), "weight": torch.ones(2)}
+    record = Output(vectors, layers=(vectors, vectors), parts=parts)
+    MatryoshkaLoss(None, inner, (3,)).compute([record], None, slice(0, 2))
+    assert widths == {"layers": [3, 3], "guide": FULL, "tower": 3, "weight": (2,)}

@@ -98,3 +98,16 @@ def test_refuses_what_cannot_be():
     features[0]["weight"] = torch.ones(2)
     with pytest.raises(LossError, match="sample weights for WeightedSumLoss"):
         ranking_and_order(toy)(features, torch.tensor([0.0, 1.0]))
+
+
+def test_reads_what_any_of_its_losses_reads():
+    def reading(columns):
+        class Reading(MultipleNegativesRankingLoss):
+            reads = columns
+
+        return Reading(model)
+
+    model = ToyEncoder()
+    some, more = reading({"model": [0], "guide": [1]}), reading({"model": [1], "guide": None})
+    assert WeightedSumLoss(model, {"a": some, "b": more}).reads == {"model": [0, 1], "guide": None}
+    assert WeightedSumLoss(model, {"a": some, "b": MultipleNegativesRankingLoss(model)}).reads is None

@@ -9,8 +9,8 @@ from torch import nn
 
 from . import registry
 from .errors import LossError, LosskitError
-from .execution import inner_module
-from .output import Output
+from .execution import inner_module, uncompiled
+from .output import Output, Tokens
 from .protocols import Encoder, Features
 
 __all__ = ["DictEncoder", "view"]
@@ -19,12 +19,16 @@ __all__ = ["DictEncoder", "view"]
 def view(model: Any) -> Encoder:
     """A model as an encoder: itself, adopted by an encoder plugin, or a module that returns a dict.
 
-    A wrapper for distributed training is looked through; execution knows how to call it.
+    A wrapper for distributed training is looked through; execution knows how to call it. A compiled module is
+    called as it is, unless it is compiled around such a wrapper.
 
     Raises:
         LossError: nothing that could encode.
     """
-    inner: Any = inner_module(model)
+    plain = uncompiled(model)
+    inner: Any = inner_module(plain)
+    if plain is not model and inner is plain:
+        return cast(Encoder, CompiledEncoder(model, view(plain)))
     if isinstance(inner, Encoder):
         return inner
     for spec in registry.find(kind="encoder", status="ok"):
@@ -89,23 +93,46 @@ class DictEncoder:
             raise LossError(
                 f"{type(self.module).__name__}.forward", expected="a dict of tensors", got=type(made).__name__
             )
-        unmet = [need for need in needs if need not in made]
+        found = {**features, **made}
+        unmet = [need for need in needs if need not in found]
         if unmet:
             raise LossError(
                 f"{type(self.module).__name__}.forward", expected=f"keys {', '.join(unmet)}", got=f"{sorted(made)}"
             )
-        parts = {need: made[need] for need in needs}
+        layers = tuple(made["layers"]) if "layers" in needs else ()
+        parts = {need: found[need] for need in needs if need != "layers"}
+        if "input_ids" in needs:
+            fill = getattr(self, "padding", {}).get("input_ids", 0)
+            parts["input_ids"] = Tokens(found["input_ids"], found["attention_mask"].bool(), fill)
         if made.get("sentence_embedding") is not None:
-            return Output(made["sentence_embedding"], parts=parts)
+            return Output(made["sentence_embedding"], layers=layers, parts=parts)
         if made.get("token_embeddings") is not None:
-            return Output(made["token_embeddings"], mask=made["attention_mask"].bool(), parts=parts)
+            mask = made["attention_mask"].bool()
+            return Output(made["token_embeddings"], mask=mask, layers=layers, parts=parts)
         if made.get("scores") is not None:
-            return Output(_scores(made["scores"]), parts=parts)
+            return Output(_scores(made["scores"]), layers=layers, parts=parts)
         raise LossError(
             f"{type(self.module).__name__}.forward",
             expected="sentence_embedding, token_embeddings with attention_mask, or scores",
             got=f"{sorted(made)}",
         )
+
+
+class CompiledEncoder:
+    """What torch.compile made of a model: called as it is, and otherwise seen as the model was."""
+
+    def __init__(self, module: nn.Module, plain: Encoder) -> None:
+        self.plain = plain
+        self.compiled = DictEncoder(module)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("plain", "compiled"):
+            raise AttributeError(name)
+        return getattr(self.plain, name)
+
+    def __call__(self, features: Features, needs: Sequence[str] = ()) -> Output:
+        """Encode by the compiled module; what needs a look inside is left to the plain one."""
+        return self.plain(features, needs) if needs else self.compiled(features)
 
 
 _OPTIONAL = ("take", "join", "lengths", "padding", "decode")

@@ -16,8 +16,8 @@ __all__ = ["check_batch", "signature"]
 
 def signature(columns: Sequence[Output], labels: Tensor | None) -> tuple[Any, ...]:
     """What `check_batch` looks at."""
-    shapes = tuple((None if c.embedding is None else c.embedding.shape, c.lists) for c in columns)
-    return shapes, None if labels is None else (labels.shape, labels.dtype)
+    shapes = tuple((c.items, None if c.embedding is None else (c.embedding.shape, c.embedding.dtype)) for c in columns)
+    return shapes, tuple(c.lists for c in columns), None if labels is None else (labels.shape, labels.dtype)
 
 
 def check_batch(

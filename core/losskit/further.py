@@ -26,9 +26,11 @@ def columns_read(losses: Iterable[Loss], name: str, columns: int) -> list[int]:
     read: set[int] = set()
     for loss in losses:
         reads = loss.reads
-        if reads is None or (name in reads and reads[name] is None):
+        # The trained encoder reads all where nothing is said of it; a further one is read by those that name it.
+        found = None if reads is None else reads.get(name, None if name == "model" else ())
+        if found is None:
             return list(range(columns))
-        read |= set(reads.get(name) or ())
+        read |= set(found)
     return sorted(index for index in read if index < columns)
 
 
@@ -49,8 +51,9 @@ def encode_further(
         for name, encoder in loss.frozen.items():
             for index in columns_read([loss], name, len(columns)):
                 if name not in records[index]:
-                    own = _own_features(root.encoder, name, encoder, features[index], riders[index])
-                    records[index][name] = _frozen(encoder, own, root)
+                    seen = root.view(encoder)
+                    own = _own_features(root.encoder, name, seen, features[index], riders[index])
+                    records[index][name] = _frozen(encoder, seen, own, root)
         for name, tower in loss.towers.items():
             places = [i for i in columns_read([loss], name, len(columns)) if name not in records[i]]
             module = tower if isinstance(tower, nn.Module) else None
@@ -77,7 +80,7 @@ def _own_features(student: Encoder, name: str, encoder: Encoder, features: Featu
     return move(encoder.preprocess(texts), device)
 
 
-def _frozen(encoder: Encoder, features: Features, root: Loss) -> Output:
+def _frozen(encoder: Any, seen: Encoder, features: Features, root: Loss) -> Output:
     """Without gradients, in evaluation mode, on the device of the features."""
     module = encoder if isinstance(encoder, nn.Module) else None
     modes = {} if module is None else {part: part.training for part in module.modules()}
@@ -86,7 +89,7 @@ def _frozen(encoder: Encoder, features: Features, root: Loss) -> Output:
         module.eval()
     try:
         with torch.no_grad():
-            (output,) = encode(encoder, None, [features], root.execution, ())
+            (output,) = encode(seen, None, [features], root.execution, ())
     finally:
         for part, training in modes.items():
             part.training = training

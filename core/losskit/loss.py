@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -251,7 +252,8 @@ class Loss(nn.Module):
         Raises:
             NotFoundError: on setting a name that nothing answers to.
         """
-        return self._similarity
+        # A module is registered as a child of this name before any setter is asked.
+        return self._modules.get("similarity", self._similarity)  # type: ignore[return-value]
 
     @similarity.setter
     def similarity(self, similarity: str | Similarity | None) -> None:
@@ -281,7 +283,7 @@ class Loss(nn.Module):
     def get_config_dict(self) -> dict[str, Any]:
         """The constructor's arguments, in plain values; `losskit.build({"name": ..., **config}, model)` reads them."""
         names = _options(type(self))
-        stored = {*self.__dict__, *self._modules, *(["similarity"] if "_similarity" in self.__dict__ else [])}
+        stored = {*self.__dict__, *self._modules, "similarity"}
         missing = [name for name in names if name not in stored]
         if missing:
             raise LossError(
@@ -319,8 +321,8 @@ class Loss(nn.Module):
             raise LossError(
                 f"the saved state of {type(self).__name__}", expected=f"{sorted(own)}", got=f"{sorted(state)}"
             )
-        buffers = dict(self.named_buffers())
-        parameters = dict(self.named_parameters())
+        buffers = dict(self.named_buffers(remove_duplicate=False))
+        parameters = dict(self.named_parameters(remove_duplicate=False))
         for key, value in state.items():
             if key in parameters and parameters[key].shape != value.shape:
                 raise LossError(
@@ -521,11 +523,13 @@ class Loss(nn.Module):
         if not torch.is_grad_enabled():
             return self.compute(columns, labels, rows)
         tensors = [tensor for column in columns for tensor in column.tensors()]
+        moment = [(loss, loss.drawn, loss._progress) for _, loss in self.tree()]
 
         def run(*flat: Tensor) -> Value:
             rest = iter(flat)
             again = [column.with_tensors([next(rest) for _ in column.tensors()]) for column in columns]
-            return self.compute(again, labels, rows)
+            with _as_at(moment):
+                return self.compute(again, labels, rows)
 
         value: Value = checkpoint(run, *tensors, use_reentrant=False, preserve_rng_state=False)
         return value
@@ -541,6 +545,22 @@ class Loss(nn.Module):
             share: Tensor = value * _share(mine, parts, None)
             return share
         return {key: each * _share(mine, parts, key) for key, each in value.items()}
+
+
+@contextlib.contextmanager
+def _as_at(moment: Sequence[tuple[Loss, Any, float | None]]) -> Iterator[None]:
+    """Draws and progress as they were; other forwards may lie between a forward and its backward."""
+    now = [(loss, loss.drawn, loss._progress) for loss, _, _ in moment]
+    try:
+        _set_moment(moment)
+        yield
+    finally:
+        _set_moment(now)
+
+
+def _set_moment(moment: Sequence[tuple[Loss, Any, float | None]]) -> None:
+    for loss, drawn, progress in moment:
+        loss.drawn, loss._progress = drawn, progress
 
 
 def _options(cls: type) -> list[str]:
@@ -571,10 +591,20 @@ def _mean_of(values: Sequence[Any], weights: Sequence[Any]) -> Tensor:
 
 
 def _of(weight: Any, key: str | None) -> Any:
-    """The weight of a component: its own, or that of the component it is part of."""
-    while isinstance(weight, dict) and key is not None and key not in weight:
-        key = key.rpartition("/")[0]
-    return weight[key] if isinstance(weight, dict) else weight
+    """The weight of a component: its own, or that of the component it is part of.
+
+    Raises:
+        LossError: denominators by names of which none is the component's.
+    """
+    if not isinstance(weight, dict):
+        return weight
+    name = key
+    while name and name not in weight:
+        name = name.rpartition("/")[0]
+    if not name:
+        wanted = "one number, for compute gives one" if key is None else f"the key {key!r}, as compute gives it"
+        raise LossError("denominator of a loss", expected=wanted, got=f"keys {sorted(weight)}")
+    return weight[name]
 
 
 def _safe(total: Any) -> Any:

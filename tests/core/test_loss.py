@@ -478,3 +478,153 @@ def test_labels_of_lists_in_every_form() -> None:
         )
     ]
     assert len(set(values)) == 1
+
+
+def test_a_similarity_that_is_a_module_is_used_and_trained() -> None:
+    class Learned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.full((3,), 2.0, dtype=torch.float64))
+
+        def forward(self, a: Output, b: Output) -> Tensor:
+            return (a.embedding * self.weight) @ b.embedding.T
+
+        def pairwise(self, a: Output, b: Output) -> Tensor:
+            return (a.embedding * self.weight * b.embedding).sum(-1)
+
+    class Near(Loss):
+        card = Card(formats=[Format(inputs=["text", "text"])], encoders=["dense"])
+
+        def __init__(self, model: Any = None, similarity: Any = None) -> None:
+            super().__init__(model)
+            self.similarity = similarity
+
+        def compute(self, columns: Any, labels: Tensor | None, rows: slice) -> Tensor:
+            return self.pairwise(columns[0][rows], columns[1][rows]).mean()
+
+    learned = Learned()
+    loss = Near(Model(), learned)
+    assert loss.similarity is loss.scorer is learned
+    assert set(loss.owned_state()) == {"similarity.weight"}
+    inputs = columns(rows=3)
+    value = loss(inputs)
+    a, b = (each["vectors"] for each in inputs)
+    assert value.item() == pytest.approx((2 * a * b).sum(1).mean().item())
+    value.backward()
+    torch.testing.assert_close(learned.weight.grad, (a * b).mean(0))
+    assert "Learned" in loss.get_config_dict()["similarity"]
+
+
+class Drawn(Loss):
+    """The mean of one drawn power of the vectors."""
+
+    card = Card(formats=[Format(inputs=["text"])], encoders=["dense"], stochastic=True)
+
+    def draw(self, generator: torch.Generator, sizes: Any) -> int:
+        return int(torch.randint(1, 9, (), generator=generator))
+
+    def compute(self, columns: Any, labels: Tensor | None, rows: slice) -> Tensor:
+        return columns[0].embedding[rows].abs().pow(self.drawn).sum(1).mean()
+
+
+def test_slices_are_made_again_with_the_draws_of_their_forward() -> None:
+    """Two forwards before one backward: the second's draws are not the first's."""
+    gradients = []
+    for execution in (Direct(), Direct(rows=2)):
+        model = Model()
+        loss = Drawn(model, execution=execution)
+        inputs = columns(rows=5)[:1]
+        first, powers = loss(inputs), [loss.drawn]
+        total = first + loss(inputs)
+        powers.append(loss.drawn)
+        assert powers[0] != powers[1]
+        total.backward()
+        assert loss.drawn == powers[1]
+        gradients.append(model.factor.grad.item())
+    assert gradients[1] == pytest.approx(gradients[0], rel=1e-12)
+
+
+def test_a_denominator_without_the_components_name_is_refused() -> None:
+    class Named(Drawn):
+        def denominator(self, columns: Any, labels: Tensor | None, rows: slice) -> Any:
+            return {"other": torch.tensor(1.0)}
+
+        def compute(self, columns: Any, labels: Tensor | None, rows: slice) -> Any:
+            return {"part/name": super().compute(columns, labels, rows)}
+
+    with pytest.raises(LossError, match=r"expected the key 'part/name', as compute gives it, got keys \['other'\]"):
+        Named(Model(), execution=Direct(rows=2))(columns(rows=5)[:1])
+
+
+def test_owned_state_holds_what_two_parts_share() -> None:
+    loss = Pull(Model())
+    loss.again = loss.temperature
+    state = {key: value + 1 for key, value in loss.owned_state().items()}
+    loss.load_owned_state(state)
+    assert loss.again is loss.temperature
+    assert loss.temperature.item() == 2.0
+
+
+def test_a_foreign_model_serves_as_frozen_encoder() -> None:
+    """It needs no methods beyond a tokeniser: it is seen as any model is."""
+
+    class Foreign(nn.Module):
+        def preprocess(self, texts: Any) -> dict[str, Tensor]:
+            return {"length": torch.tensor([[float(len(text))] for text in texts], dtype=torch.float64)}
+
+        def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {"sentence_embedding": features["length"]}
+
+    class Guide(Loss):
+        card = Card(formats=[Format(inputs=["text", "text"])], encoders=["dense"], reads={"guide": None})
+
+        def compute(self, columns: Any, labels: Tensor | None, rows: slice) -> Tensor:
+            return sum((c.embedding * c.parts["guide"].embedding).sum() for c in columns)
+
+    loss = Guide(Model())
+    loss.frozen = {"guide": Foreign()}
+    inputs = columns(rows=3)
+    for features in inputs[:2]:
+        features["texts"] = ["a", "bb", "cccc"]
+    lengths = torch.tensor([[1.0], [2.0], [4.0]], dtype=torch.float64)
+    expected = sum((features["vectors"] * lengths).sum() for features in inputs[:2])
+    assert loss(inputs[:2]).item() == pytest.approx(expected.item())
+
+
+def test_a_dict_model_gives_what_a_loss_needs() -> None:
+    class Layered(Model):
+        def forward(self, features: dict[str, Tensor]) -> dict[str, Any]:
+            made = super().forward(features)
+            return {**made, "layers": [made["sentence_embedding"], 2 * made["sentence_embedding"]]}
+
+    class Reading(Loss):
+        card = Card(formats=[Format(inputs=["text"])], encoders=["dense"], needs=("layers", "input_ids"))
+
+        def compute(self, columns: Any, labels: Tensor | None, rows: slice) -> Tensor:
+            assert columns[0].parts["input_ids"].mask.dtype == torch.bool
+            return columns[0].layers[1].sum()
+
+    features = columns(rows=3)[0]
+    ids = torch.ones((3, 2), dtype=torch.long)
+    value = Reading(Layered())([{**features, "input_ids": ids, "attention_mask": ids}])
+    assert value.item() == pytest.approx(2 * features["vectors"].sum().item())
+
+
+def test_a_compiled_model_is_called_compiled_and_seen_as_it_was() -> None:
+    from losskit.testing import ToyEncoder
+
+    toy = ToyEncoder()
+    calls = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        calls.append(len(inputs))
+        return graph.forward
+
+    compiled = torch.compile(toy, backend=backend)
+    loss = Drawn(compiled)
+    assert (loss.encoder.family, loss.encoder.dimension) == (toy.family, toy.dimension)
+    features = toy.preprocess(["one text", "another"])
+    assert loss.encoder(dict(features), ("layers",)).layers
+    assert not calls
+    torch.testing.assert_close(loss.encoder(dict(features)).embedding, toy(features).embedding)
+    assert calls

@@ -1,7 +1,7 @@
 """Execution: how the records of a batch come about, as a value handed to any loss."""
 
 from .gather import gather, world_size
-from .run import encode, inner_module
+from .run import encode, inner_module, uncompiled
 from .values import Direct, Execution, GradCache, from_config, to_config
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "gather",
     "inner_module",
     "to_config",
+    "uncompiled",
     "world_size",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,8 +54,19 @@ def encode(
 
 
 def inner_module(module: nn.Module | None) -> nn.Module | None:
-    """The module inside a DistributedDataParallel."""
-    return module.module if isinstance(module, DistributedDataParallel) else module
+    """The module inside a DistributedDataParallel, and inside what torch.compile made of either."""
+    plain: nn.Module | None = uncompiled(module)
+    if not isinstance(plain, DistributedDataParallel):
+        return plain
+    inside: nn.Module = uncompiled(plain.module)
+    return inside
+
+
+def uncompiled(module: Any) -> Any:
+    """What torch.compile was given; anything else is given back."""
+    # Not imported for it: without compiling, that takes seconds for nothing.
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    return module._orig_mod if dynamo is not None and isinstance(module, dynamo.OptimizedModule) else module
 
 
 class _Prepared:
@@ -78,7 +90,8 @@ def _reducer(module: nn.Module | None) -> Iterator[_Prepared]:
     Ranks plan their forwards by themselves, and calling the wrapper broadcasts buffers at each: so the module
     inside is called, and the reducer is prepared once.
     """
-    wrapper = module if isinstance(module, DistributedDataParallel) else None
+    plain = uncompiled(module)
+    wrapper = plain if isinstance(plain, DistributedDataParallel) else None
     if wrapper is not None:
         wrapper._pre_forward()
     yield _Prepared(wrapper)

@@ -118,7 +118,10 @@ def _command(name: str, value: Any) -> Any:
         application = typer.Typer(add_completion=False, rich_markup_mode=None)
         application.command(name, cls=Command)(value)
         value = application
-    return typer.main.get_command(value) if isinstance(value, typer.Typer) else value
+    command = typer.main.get_command(value) if isinstance(value, typer.Typer) else value
+    if not callable(getattr(command, "make_context", None)):
+        raise TypeError(f"it is {type(command).__name__}, neither a Typer application nor a command")
+    return command
 
 
 app = typer.Typer(

@@ -269,7 +269,7 @@ def unmet(requirements: Sequence[str]) -> list[Unmet]:
             version = _header(distribution, "Version") if distribution and requirement.specifier else ""
             fits = not requirement.specifier or (version and requirement.specifier.contains(version, prereleases=True))
         except ValueError as error:
-            raise UnreadableError(f"the requirement {text!r} cannot be read: {error}") from error
+            raise UnreadableError(f"the requirement {text!r} cannot be read: {brief(error)}") from error
         if distribution is None or not fits:
             wanted = f"{requirement.name}{requirement.specifier}"
             found.append(Unmet(normalize(requirement.name), wanted, version))

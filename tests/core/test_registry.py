@@ -71,7 +71,7 @@ def test_built_ins_are_marked_and_come_through_the_same_groups() -> None:
         (CARD, ["no-such-thing>2"], "missing-dependency", "no-such-thing>2, nothing", "pip install 'no-such", None),
         (CARD, ["pytest>=999"], "missing-dependency", "it needs pytest>=999, ", "pip install 'pytest>=999'", None),
         ("card = Card(requires=['no-such-thing'])", [], "missing-dependency", "no-such-thing", "pip install", None),
-        (CARD, ["not a requirement !"], "broken", "requirement 'not a requirement !' cannot be read", "mend", None),
+        (CARD, ["not a requirement !"], "broken", "'not a requirement !' cannot be read: InvalidReq", "mend", None),
         (CARD, ["pytest", "gone; extra == 'more'", "gone; python_version < '3'"], "ok", "", "", None),
     ],
 )  # fmt: skip

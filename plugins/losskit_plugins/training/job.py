@@ -192,8 +192,15 @@ class Job:
 
     def _plugins_callbacks(self) -> list[TrainerCallback]:
         """What plugins add through the hook `losskit_train_callbacks`; what breaks there is reported, and left out."""
+        from transformers import TrainerCallback
+
         hooks = Hooks()
-        found = [item for _, item in hooks.call("losskit_train_callbacks", recipe=self.shown)]
+        found = []
+        for entry, item in hooks.call("losskit_train_callbacks", recipe=self.shown):
+            if isinstance(item, TrainerCallback):
+                found.append(item)
+            else:
+                logger.warning("%s gives %s, which is no TrainerCallback", entry.provider, type(item).__name__)
         for problem in hooks.problems:
             logger.warning("%s", problem)
         return found

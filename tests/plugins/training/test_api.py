@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -251,12 +252,14 @@ def test_a_plugins_callback_takes_part_and_a_broken_hook_is_reported(recipe, mon
 
         def call(self, hook, **arguments):
             assert (hook, arguments["recipe"].loss) == ("losskit_train_callbacks", recipe["loss"])
-            return [("entry", Steps())]
+            entry = SimpleNamespace(provider="lk-odd")
+            return [(entry, Steps()), (entry, object())]
 
     monkeypatch.setattr("losskit_plugins.training.job.Hooks", Hooks)
     losskit.train(recipe)
     assert Steps.seen == 6
     assert "other==1.0" in caplog.text
+    assert "lk-odd gives object, which is no TrainerCallback" in caplog.text
 
 
 def test_the_quickstart_learns_and_replaces_only_its_own(tmp_path, monkeypatch):

@@ -127,9 +127,22 @@ class WeightedSumLoss(Wrapper):
         return columns, labels
 
     def pairs(self, columns: Sequence[Any], drawn: Any = None) -> tuple[list[tuple[str, str]], tuple[int, ...]]:
-        """Those of the first loss; all must score the same pairs."""
-        first = next(iter(self.losses.values()))
-        return first.pairs(columns, first.drawn)
+        """Those of every loss.
+
+        Raises:
+            LossError: two losses want different pairs scored.
+        """
+        made = {name: loss.pairs(columns, loss.drawn) for name, loss in self.losses.items()}
+        first, *others = made
+        for name in others:
+            if made[name] != made[first]:
+                raise LossError(
+                    f"{type(self).__name__}.losses.{name}",
+                    expected=f"the pairs of texts that {first} scores",
+                    got="others",
+                    fix="train with each loss alone",
+                )
+        return made[first]
 
     def _check_options(self) -> None:
         name = type(self).__name__

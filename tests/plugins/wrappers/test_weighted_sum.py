@@ -111,3 +111,18 @@ def test_reads_what_any_of_its_losses_reads():
     some, more = reading({"model": [0], "guide": [1]}), reading({"model": [1], "guide": None})
     assert WeightedSumLoss(model, {"a": some, "b": more}).reads == {"model": [0, 1], "guide": None}
     assert WeightedSumLoss(model, {"a": some, "b": MultipleNegativesRankingLoss(model)}).reads is None
+
+
+def test_losses_that_score_other_pairs_are_refused():
+    class Reversed(ListNetLoss):
+        def pairs(self, columns, drawn=None):
+            pairs, lists = super().pairs(columns, drawn)
+            return [(document, query) for query, document in pairs], lists
+
+    model = ToyEncoder("cross-encoder")
+    columns, labels = [["a", "b"], [["c"], ["d", "e"]]], [torch.ones(1), torch.ones(2)]
+    same = WeightedSumLoss(model, {"one": ListNetLoss(model), "two": ListNetLoss(model)})
+    torch.testing.assert_close(same(columns, labels)["one"], ListNetLoss(model)(columns, labels))
+    other = WeightedSumLoss(model, {"one": ListNetLoss(model), "two": Reversed(model)})
+    with pytest.raises(LossError, match=r"losses.two: expected the pairs of texts that one scores, got others"):
+        other(columns, labels)

@@ -23,6 +23,7 @@ from .errors import LossError, LosskitError
 from .execution import Direct, Execution, encode, gather, world_size
 from .features import Riders, move, unload
 from .further import columns_read, encode_further, unread
+from .math.lists import tuple_index
 from .math.precision import full_precision
 from .output import Output
 from .protocols import Encoder, Features, Similarity
@@ -494,6 +495,8 @@ class Loss(nn.Module):
                 expected=f"one per row, shape [{column.tuples}]",
                 got=f"{list(weight.shape)}",
             )
+        if column.lists is not None:  # parts are cut by items
+            weight = weight[tuple_index(column.lists, column.items, weight.device)]
         return replace(column, parts={**column.parts, "weight": weight})
 
     def _trains(self) -> bool:

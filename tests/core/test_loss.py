@@ -628,3 +628,19 @@ def test_a_compiled_model_is_called_compiled_and_seen_as_it_was() -> None:
     assert not calls
     torch.testing.assert_close(loss.encoder(dict(features)).embedding, toy(features).embedding)
     assert calls
+
+
+def test_weights_of_lists_are_those_of_their_items() -> None:
+    class Weighted(Loss):
+        card = Card(formats=[Format(inputs=["text"])], encoders=["dense"])
+        uses_weights: ClassVar = True
+
+        def compute(self, columns: Any, labels: Tensor | None, rows: slice) -> Tensor:
+            record = columns[0][rows]
+            return (record.embedding * record.parts["weight"][:, None]).sum() / len(record.lists)
+
+    features = {**columns(rows=5)[0], "lists": (2, 0, 3), "weight": torch.tensor([1.0, 7.0, 4.0])}
+    vectors = features["vectors"]
+    expected = ((vectors[:2].sum() + 4 * vectors[2:].sum()) / 3).item()
+    for execution in (Direct(), Direct(rows=1), GradCache(mini_batch_size=2, rows=2)):
+        assert Weighted(Model(), execution=execution)([dict(features)]).item() == pytest.approx(expected)

@@ -39,6 +39,13 @@ def view(model: Any) -> Encoder:
         adopted: Encoder | None = plugin.adapt(inner)
         if adopted is not None:
             return adopted
+    if isinstance(inner, nn.DataParallel):
+        raise LossError(
+            "model in DataParallel",
+            expected="one process per device",
+            got="one process that cuts each batch, and with it the negatives",
+            fix="start with torchrun, which uses DistributedDataParallel",
+        )
     if isinstance(inner, nn.Module):
         return cast(Encoder, DictEncoder(inner))
     raise LossError(

@@ -284,7 +284,8 @@ class Loss(nn.Module):
     def get_config_dict(self) -> dict[str, Any]:
         """The constructor's arguments, in plain values; `losskit.build({"name": ..., **config}, model)` reads them."""
         names = _options(type(self))
-        stored = {*self.__dict__, *self._modules, "similarity"}
+        further: dict[str, Any] = {**self.frozen, **self.towers}
+        stored = {*self.__dict__, *self._modules, *further, "similarity"}
         missing = [name for name in names if name not in stored]
         if missing:
             raise LossError(
@@ -292,7 +293,7 @@ class Loss(nn.Module):
                 expected="every argument stored under its own name",
                 got=f"no attribute {', '.join(missing)}",
             )
-        return {name: _plain(getattr(self, name)) for name in names}
+        return {name: _plain(further[name] if name in further else getattr(self, name)) for name in names}
 
     def __getstate__(self) -> dict[str, Any]:
         # Views and scorers are made again on first use; observers belong to a trainer.

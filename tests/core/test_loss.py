@@ -644,3 +644,14 @@ def test_weights_of_lists_are_those_of_their_items() -> None:
     expected = ((vectors[:2].sum() + 4 * vectors[2:].sum()) / 3).item()
     for execution in (Direct(), Direct(rows=1), GradCache(mini_batch_size=2, rows=2)):
         assert Weighted(Model(), execution=execution)([dict(features)]).item() == pytest.approx(expected)
+
+
+def test_data_parallel_is_refused() -> None:
+    with pytest.raises(LossError, match=r"model in DataParallel: .* Fix: start with torchrun"):
+        build("multiple-negatives-ranking", nn.DataParallel(Model()))
+
+
+def test_further_encoders_count_as_stored() -> None:
+    config = Guided(Model(), Words(), Model()).get_config_dict()
+    assert config["guide"].endswith("Words")
+    assert config["tower"].endswith("Model")

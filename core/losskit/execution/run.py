@@ -150,6 +150,8 @@ class _Replay:
         # Autocast keeps weights it has cast; those cast without gradients must not serve the second pass.
         torch.clear_autocast_cache()
         self.counted = [b for b, version in zip(buffers, versions, strict=True) if b._version != version]
+        if len(self.plan) > 1 and not all(buffer.is_floating_point() for buffer in self.counted):
+            raise self._counts_forwards()
         return self.records
 
     def second(self, gradients: Sequence[Sequence[Tensor | None]], inputs: Sequence[Tensor]) -> list[Tensor | None]:
@@ -174,6 +176,17 @@ class _Replay:
             for buffer, value in zip(self.counted, kept, strict=True):
                 buffer.copy_(value)
         return totals
+
+    def _counts_forwards(self) -> LossError:
+        assert self.module is not None
+        changed = {id(buffer) for buffer in self.counted if not buffer.is_floating_point()}
+        names = [name for name, buffer in self.module.named_buffers() if id(buffer) in changed]
+        return LossError(
+            f"GradCache with the buffer {', '.join(names)}",
+            expected="buffers that do not count forwards",
+            got=f"one that {len(self.plan)} mini-batches of a step have counted",
+            fix="use Direct(merge=False), or freeze what counts",
+        )
 
     def _forward(self, chunk: Chunk) -> Output:
         return self.encoder(chunk_features(self.encoder, self.columns, chunk), self.needs)

@@ -13,12 +13,13 @@ from losskit import build
 from losskit.errors import RecipeError
 from losskit.hooks import Hooks
 from losskit.recipe import Recipe
+from losskit.yaml12 import parse_yaml
 from losskit_plugins.data.columns import Match
 from losskit_plugins.data.files import files_of, match_evaluation, match_source, peek, read
 
 from .components import Component, resolve
 from .options import check_training
-from .run import METRICS_FILE, Run, read_metrics, write_json
+from .run import METRICS_FILE, RECIPE_FILE, Run, read_metrics, write_json
 from .workspace import Workspace
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class Job:
 
     def run(self) -> Run:
         """Load, evaluate, train, evaluate, write."""
+        self._note_recipe()
         from transformers import set_seed
 
         set_seed(self.recipe.seed)
@@ -133,6 +135,21 @@ class Job:
             self.workspace.finish()
         self.workspace.wait()
         return Run(self.workspace.output)
+
+    def _note_recipe(self) -> None:
+        """Write the recipe down for a later --resume; refuse to go on with a run of another one."""
+        earlier = self.workspace.earlier(RECIPE_FILE)
+        wanted = self.shown.to_dict()
+        if earlier is not None:
+            found = parse_yaml(earlier.read_text(encoding="utf-8"), str(earlier))
+            for part in ("encoder", "data", "loss"):
+                if found.get(part) != wanted[part]:
+                    raise RecipeError(
+                        f"--resume into {self.workspace.output}", expected=f"{part} {found.get(part)} as it began",
+                        got=str(wanted[part]), fix="choose another output, or give --force to start over",
+                    )  # fmt: skip
+        if self.workspace.main:
+            (self.workspace.folder / RECIPE_FILE).write_text(self.shown.to_yaml(), encoding="utf-8")
 
     def _encoder(self) -> Encoder:
         encoder: Encoder = build(self.recipe.encoder, kind="encoder", trust_remote_code=self.trust_remote_code)

@@ -12,7 +12,7 @@ from .curves import draw_curves
 from .model_card import model_card
 from .owned import save_owned
 from .provenance import fingerprint, provenance
-from .run import METRICS_FILE, write_json
+from .run import METRICS_FILE, RECIPE_FILE, write_json
 from .trainer import Trainer
 from .workspace import Workspace
 
@@ -40,7 +40,7 @@ def write_results(
     folder, encoder, loss = workspace.folder, trainer.encoder, trainer.model
     encoder.save(folder)
     save_owned(loss, folder)
-    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    (folder / RECIPE_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
     write_json(folder / METRICS_FILE, metrics)
     files = {part: [fingerprint(path, str(workspace.final(path))) for path in paths] for part, paths in data.items()}
     origin = provenance(loss, encoder, files, rows)

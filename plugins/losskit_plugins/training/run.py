@@ -11,9 +11,9 @@ from typing import Any
 
 from losskit.errors import ModelError
 
-__all__ = ["METRICS_FILE", "Run", "plain_table", "read_metrics", "rows_of_metrics", "write_json"]
+__all__ = ["METRICS_FILE", "RECIPE_FILE", "Run", "plain_table", "read_metrics", "rows_of_metrics", "write_json"]
 
-METRICS_FILE = "metrics.json"
+METRICS_FILE, RECIPE_FILE = "metrics.json", "recipe.yaml"
 
 
 class Run:

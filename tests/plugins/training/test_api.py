@@ -136,6 +136,16 @@ def test_interrupted_and_resumed_equals_uninterrupted(recipe, tmp_path):
     assert left(tmp_path) == ["cut", "whole"]
 
 
+def test_a_run_of_another_recipe_is_not_resumed(recipe, tmp_path):
+    recipe["training"]["save_every"] = 2
+    with pytest.raises(KeyboardInterrupt):
+        losskit.train(recipe, output=tmp_path / "cut", callbacks=[Stop()])
+    with pytest.raises(RecipeError, match=r"--resume into .*cut: expected loss .* as it began, got .*'scale': 3"):
+        losskit.train(recipe, output=tmp_path / "cut", resume=True, **{"loss.scale": 3})
+    assert left(tmp_path) == ["cut.partial"]
+    losskit.train(recipe, output=tmp_path / "cut", resume=True)
+
+
 def test_an_output_that_is_there_is_kept_or_replaced_as_told(recipe, there):
     (there.path / "mine.txt").touch()
     with pytest.raises(RecipeError, match="got one that is not empty"):

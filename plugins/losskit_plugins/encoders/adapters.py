@@ -24,6 +24,8 @@ from .prompts import Prompts
 __all__ = ["CrossEncoderView", "SentenceTransformerView"]
 
 LIBRARY = "sentence_transformers"
+UNADOPTED = ("SparseEncoder", "MultiVectorEncoder")
+"""Classes of that library that would else be taken for a dense model."""
 
 
 def loaded(module: str, name: str) -> type[Any] | tuple[()]:
@@ -43,7 +45,17 @@ class _View:
 
     @classmethod
     def adapt(cls, model: Any) -> Encoder | None:
-        """A view of such an object; None for anything else."""
+        """A view of such an object; None for anything else.
+
+        Raises:
+            LossError: an object of that library whose embeddings are of a family that no encoder here adopts yet.
+        """
+        for name in UNADOPTED:
+            if isinstance(model, loaded(LIBRARY, name)):
+                raise LossError(
+                    f"a model of class {name}", expected="SentenceTransformer or CrossEncoder", got=name,
+                    fix="its family has no encoder plugin yet; losskit list --kind encoder shows those there are",
+                )  # fmt: skip
         return cls(model) if isinstance(model, loaded(LIBRARY, cls.class_name)) else None  # type: ignore[return-value]
 
     @classmethod

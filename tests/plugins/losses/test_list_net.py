@@ -107,5 +107,7 @@ def test_refuses_what_does_not_fit():
     two_outputs = ToyEncoder("cross-encoder", outputs=2)
     with pytest.raises(LossError, match="expected one score per pair, got 2 per pair"):
         ListNetLoss(two_outputs)([["q"], [["a", "b"]]], [torch.tensor([1.0, 0.0])])
-    with pytest.raises(LossError, match=r"labels for ListNetLoss: expected scores of shape \[2\] or \[1, 2\], got \[3\]"):
+    with pytest.raises(
+        LossError, match=r"labels for ListNetLoss: expected scores of shape \[2\] or \[1, 2\], got \[3\]"
+    ):
         ListNetLoss(ToyEncoder("cross-encoder"))([["q"], [["a", "b"]]], [torch.zeros(3)])

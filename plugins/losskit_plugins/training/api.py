@@ -99,7 +99,8 @@ def train_from(
             quickstart.write_inputs(workspace.folder)
         workspace.wait()
         recipe = _quickstart(workspace.folder, overrides)
-        return Job(recipe, shown, check(recipe), workspace, **options).run()
+        with quickstart.one_thread():
+            return Job(recipe, shown, check(recipe), workspace, **options).run()
 
 
 def _inputs(sources: Sequence[RecipeLike], recipe: Recipe) -> list[Path]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-__all__ = ["OUTPUT", "is_quickstart", "recipe", "write_inputs"]
+__all__ = ["OUTPUT", "is_quickstart", "one_thread", "recipe", "write_inputs"]
 
 OUTPUT = Path("runs/quickstart")
 SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
@@ -93,3 +94,16 @@ def _word_pieces(texts: Iterable[str]) -> Any:
         special_tokens=[(token, vocabulary[token]) for token in (cls, sep)],
     )
     return tokenizer
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Products this small gain nothing from a second thread, and lose much where threads wait for busy cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import LossError
+from .output import widen
 from .protocols import Encoder, Features
 
 __all__ = ["PerRow", "Riders", "can_share", "count", "join", "lengths", "move", "take", "unload", "width"]
@@ -190,12 +191,5 @@ def _join_entry(values: list[Any], features: Sequence[Features], longest: int, f
         return values[0]
     tokens = all(_has_token_axis(f, value) for f, value in zip(features, values, strict=True))
     if tokens:
-        values = [_widen(value, longest, fill) for value in values]
+        values = [widen(value, longest, fill) for value in values]
     return torch.cat(values)
-
-
-def _widen(tensor: Tensor, longest: int, fill: float) -> Tensor:
-    missing = longest - tensor.shape[1]
-    if not missing:
-        return tensor
-    return torch.cat([tensor, tensor.new_full((tensor.shape[0], missing, *tensor.shape[2:]), fill)], dim=1)

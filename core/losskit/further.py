@@ -12,6 +12,7 @@ from torch import nn
 from .errors import LossError
 from .execution import encode
 from .features import Riders, move
+from .modes import in_evaluation
 from .output import Output, Tokens
 from .protocols import Encoder, Features
 
@@ -83,14 +84,8 @@ def _own_features(student: Encoder, name: str, encoder: Encoder, features: Featu
 def _frozen(encoder: Any, seen: Encoder, features: Features, root: Loss) -> Output:
     """Without gradients, in evaluation mode, on the device of the features."""
     module = encoder if isinstance(encoder, nn.Module) else None
-    modes = {} if module is None else {part: part.training for part in module.modules()}
     if module is not None:
         module.to(next(value.device for value in features.values() if isinstance(value, torch.Tensor)))
-        module.eval()
-    try:
-        with torch.no_grad():
-            (output,) = encode(seen, None, [features], root.execution, ())
-    finally:
-        for part, training in modes.items():
-            part.training = training
+    with in_evaluation(module), torch.no_grad():
+        (output,) = encode(seen, None, [features], root.execution, ())
     return output

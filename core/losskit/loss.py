@@ -402,8 +402,9 @@ class Loss(nn.Module):
         if not drawn:
             self._draw(training, [column.tuples for column in columns])
         if training:
+            detached = [column.map(torch.Tensor.detach) for column in columns] if self.observers else []
             for observer in self.observers:
-                observer([column.map(torch.Tensor.detach) for column in columns], labels, rows)
+                observer(detached, labels, rows)
             columns, labels = self._observed(columns, labels)
         with full_precision(columns[0].tensors()[0]):
             value = self._in_slices(columns, labels, rows)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .errors import LossError
 
-__all__ = ["Output", "Tokens", "pad_token_axes", "token_widths"]
+__all__ = ["Output", "Tokens", "pad_token_axes", "token_widths", "widen"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +171,7 @@ def pad_token_axes(output: Output, widths: Sequence[int]) -> Output:
     """The record with every token axis padded to its width, as `token_widths` orders them."""
     return output.with_tensors(
         [
-            tensor if fill is None else _widen(tensor, width, fill)
+            tensor if fill is None else widen(tensor, width, fill)
             for tensor, fill, width in zip(output.tensors(), _fills(output), widths, strict=True)
         ]
     )
@@ -195,7 +195,8 @@ def _fills(output: Output) -> list[float | None]:
     return fills
 
 
-def _widen(tensor: Tensor, width: int, fill: float) -> Tensor:
+def widen(tensor: Tensor, width: int, fill: float) -> Tensor:
+    """A tensor [n, t, ...] padded along its second axis."""
     missing = width - tensor.shape[1]
     if not missing:
         return tensor

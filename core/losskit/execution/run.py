@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import LossError
 from ..math.once import differentiable_once
+from ..modes import in_modes, modes_of
 from ..output import Output
 from ..protocols import Encoder, Features
 from .plan import Chunk, Piece, assemble, chunk_features, make_plan
@@ -140,9 +141,8 @@ class _Replay:
         devices = {v.device for features in self.columns for v in features.values() if isinstance(v, Tensor)}
         buffers = [] if self.module is None else list(self.module.buffers())
         versions = [buffer._version for buffer in buffers]
-        parts = [] if self.module is None else list(self.module.modules())
-        self.modes = {part: part.training for part in parts}
-        self.forwards = {part: part.__dict__.get("forward") for part in parts}
+        self.modes = modes_of(self.module)
+        self.forwards = {part: part.__dict__.get("forward") for part in self.modes}
         self.autocasts = [_autocast_state(kind) for kind in sorted({device.type for device in devices} | {"cpu"})]
         for chunk in self.plan:
             self.states.append(_RandomState.now(devices))
@@ -218,15 +218,11 @@ class _Replay:
     @contextlib.contextmanager
     def _as_before(self) -> Iterator[None]:
         """Autocast and train mode as they were in the first pass."""
-        now = {part: part.training for part in self.modes}
         with contextlib.ExitStack() as stack:
             for kind, dtype, enabled in self.autocasts:
                 stack.enter_context(torch.autocast(kind, dtype=dtype, enabled=enabled))
-            _set_modes(self.modes)
-            try:
-                yield
-            finally:
-                _set_modes(now)
+            stack.enter_context(in_modes(self.modes))
+            yield
 
 
 def _run_cached(replay: _Replay) -> list[Output]:
@@ -289,11 +285,6 @@ class _RandomState:
 
 def _autocast_state(kind: str) -> tuple[str, torch.dtype, bool]:
     return kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
-
-
-def _set_modes(modes: dict[nn.Module, bool]) -> None:
-    for part, training in modes.items():
-        part.training = training
 
 
 def _added(total: Tensor | None, gradient: Tensor | None) -> Tensor | None:

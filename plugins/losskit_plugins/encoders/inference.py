@@ -12,6 +12,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from losskit.errors import DataError, RecipeError
+from losskit.modes import in_evaluation
 
 __all__ = ["check_pairs", "check_texts", "evaluating", "in_batches"]
 
@@ -21,14 +22,8 @@ Item = TypeVar("Item")
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards every part is in the mode it was in."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for part, training in modes:
-            part.training = training
+    with in_evaluation(module), torch.inference_mode():
+        yield
 
 
 def in_batches(

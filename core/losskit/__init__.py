@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from losskit_plugins.training.trainer import Trainer
 
     from . import losses, math, testing
-    from .build import build
+    from .building import build
     from .card import Card, Format
     from .errors import (
         AmbiguousError,
@@ -87,7 +87,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "build": "build",
+    "building": "build",
     "card": "Card Format",
     "errors": "AmbiguousError DataError LossError LosskitError ModelError NotFoundError PluginError RecipeError",
     "execution": "Direct Execution GradCache",

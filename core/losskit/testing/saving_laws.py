@@ -7,7 +7,7 @@ import pickle
 
 from safetensors.torch import load, save
 
-from ..build import build
+from ..building import build
 from ..registry import name_of
 from .compare import Violation, require_equal
 from .forward_laws import forward

@@ -5,7 +5,7 @@ import pytest
 from torch import nn
 
 from losskit.batch import preprocess
-from losskit.build import build
+from losskit.building import build
 from losskit.errors import RecipeError
 from losskit.execution import GradCache
 from losskit.registry import get

@@ -5,6 +5,7 @@ from .cosine import normalize, pairwise_cosine
 from .lists import list_index, pad_lists, tuple_index
 from .precision import full_precision, promoted
 from .reduce import masked_log_softmax, masked_mean, masked_softmax
+from .tiles import over_tiles, tiles
 
 __all__ = [
     "Block",
@@ -14,9 +15,11 @@ __all__ = [
     "masked_mean",
     "masked_softmax",
     "normalize",
+    "over_tiles",
     "pad_lists",
     "pairwise_cosine",
     "promoted",
     "softmax_cross_entropy",
+    "tiles",
     "tuple_index",
 ]

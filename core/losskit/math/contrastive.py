@@ -14,7 +14,7 @@ from ..protocols import Similarity
 from .once import differentiable_once
 from .precision import promoted
 
-__all__ = ["TILE_BYTES", "Block", "softmax_cross_entropy"]
+__all__ = ["TILE_BYTES", "Block", "row_tiles", "softmax_cross_entropy"]
 
 TILE_BYTES = 16 * 2**20
 """How much memory a tile of scores may take; set `losskit.math.contrastive.TILE_BYTES` to change it."""
@@ -96,7 +96,7 @@ class _Vectors:
         return list(self.made).index(key)
 
 
-def _tiles(rows: int, candidates: int, size: int) -> list[slice]:
+def row_tiles(rows: int, candidates: int, size: int) -> list[slice]:
     """Slices of rows whose scores fit into a tile."""
     step = max(1, TILE_BYTES // max(1, candidates * size))
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
@@ -129,7 +129,7 @@ class _Fused(torch.autograd.Function):
         gradients = [torch.zeros_like(each) for each in vectors] if any(ctx.needs_input_grad) else []
         widths = [vectors[column].shape[0] for _, column in places]
         value = vectors[0].new_zeros(())
-        for part in _tiles(targets.shape[0], sum(widths), vectors[0].element_size()):
+        for part in row_tiles(targets.shape[0], sum(widths), vectors[0].element_size()):
             logits = vectors[0].new_empty(part.stop - part.start, sum(widths))
             for tile, (row, column), adjust in zip(logits.split(widths, 1), places, adjusts, strict=True):
                 tile.addmm_(vectors[row][part], vectors[column].T, beta=0.0, alpha=scale)
@@ -206,7 +206,7 @@ class _Called(torch.autograd.Function):
         totals = [torch.zeros_like(leaf) for leaf in wanted]
         value = leaves[0].new_zeros(())
         candidates = sum(block.columns.items for block in blocks)
-        for part in _tiles(targets.shape[0], candidates, leaves[0].element_size()):
+        for part in row_tiles(targets.shape[0], candidates, leaves[0].element_size()):
             with torch.enable_grad():
                 loss = _called_tile(around, targets, weights, similarity, factor, part)
             value += loss.detach()

@@ -1,0 +1,191 @@
+"""Sums over tiles of a score matrix, with gradients formed on the way: no score matrix is ever held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..output import Output
+from ..protocols import Similarity
+from .contrastive import row_tiles
+from .once import differentiable_once
+from .precision import promoted
+
+__all__ = ["over_tiles", "tiles"]
+
+Reduced = Tensor | tuple[Tensor, Tensor]
+Reduce = Callable[[Tensor, slice], Reduced]
+
+
+def over_tiles(rows: Output, columns: Output, reduce: Reduce, *, similarity: Similarity) -> Reduced:
+    """sum over tiles of rows of reduce(scores of the rows with all columns).
+
+    The memory is that of one tile beside the inputs and their gradients. The gradients cannot be differentiated
+    again.
+
+    Args:
+        rows: a record of r items.
+        columns: a record of m items.
+        reduce: from a tile of scores [t, m] and its rows as a slice of r to a scalar, by differentiable operations;
+            or to a scalar and a tensor of statistics, summed as well and without gradient.
+        similarity: with `transform` a tile is a matrix product; with `of_products(products, rows, columns)` it is
+            made of one and of the squared lengths [t, 1] and [m]; any other is called.
+
+    Returns:
+        What `reduce` returns.
+
+    >>> record = Output(torch.eye(3))
+    >>> from losskit import build
+    >>> over_tiles(record, record, lambda scores, part: scores.sum(), similarity=build("cosine", kind="similarity"))
+    tensor(3.)
+    """
+    if torch.compiler.is_compiling():  # which cannot trace the differentiation inside the tiles
+        return reduce(similarity(rows, columns), slice(0, rows.items))
+    kernel = getattr(similarity, "of_products", None)
+    vectors = getattr(similarity, "transform", None) or (_embeddings if kernel is not None else None)
+    if vectors is not None:
+        pair = [vectors(rows)] if rows is columns else [vectors(rows), vectors(columns)]
+        made = _Products.apply(reduce, kernel, *pair)  # type: ignore[no-untyped-call]
+    else:
+        records = [rows] if rows is columns else [rows, columns]
+        tensors = [promoted(tensor) for record in records for tensor in record.tensors()]
+        made = _Called.apply(reduce, similarity, records, *tensors)  # type: ignore[no-untyped-call]
+    value, statistics = made
+    return value if statistics is None else (value, statistics)
+
+
+def tiles(rows: Output, columns: Output, similarity: Similarity) -> Iterator[tuple[slice, Tensor]]:
+    """The tiles of a score matrix without gradient, each [t, m] beside its rows: to look for pairs.
+
+    >>> record = Output(torch.eye(3))
+    >>> from losskit import build
+    >>> [scores.argmax(1) for _, scores in tiles(record, record, build("cosine", kind="similarity"))]
+    [tensor([0, 1, 2])]
+    """
+    kernel = getattr(similarity, "of_products", None)
+    vectors = getattr(similarity, "transform", None) or (_embeddings if kernel is not None else None)
+    with torch.no_grad():
+        if vectors is None:
+            for part in row_tiles(rows.items, columns.items, _size(rows)):
+                yield part, similarity(_cut(rows, part), columns)
+            return
+        a = vectors(rows)
+        b = a if rows is columns else vectors(columns)
+        squares = (_squares(a)[:, None], _squares(b)) if kernel is not None else None
+        for part in row_tiles(a.shape[0], b.shape[0], a.element_size()):
+            products = a[part] @ b.T
+            yield (
+                part,
+                products if kernel is None or squares is None else kernel(products, squares[0][part], squares[1]),
+            )
+
+
+class _Products(torch.autograd.Function):
+    """Tiles that are made of matrix products."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, reduce: Reduce, kernel: Callable[[Tensor, Tensor, Tensor], Tensor] | None, *vectors: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        a, b = vectors[0], vectors[-1]
+        gradients = [torch.zeros_like(each) for each in vectors] if any(ctx.needs_input_grad) else []
+        squares: tuple[Tensor, ...] = () if kernel is None else (_squares(a)[:, None], _squares(b))
+        total = _Sum(a)
+        for part in row_tiles(a.shape[0], b.shape[0], a.element_size()):
+            leaves = [a[part] @ b.T, *(() if kernel is None else (squares[0][part].detach(), squares[1].detach()))]
+            with torch.enable_grad():
+                leaves = [leaf.requires_grad_(bool(gradients)) for leaf in leaves]
+                scores = leaves[0] if kernel is None else kernel(*leaves)
+                value = total.add(reduce(scores, part))
+            if gradients and value.requires_grad:
+                of_products, *of_squares = torch.autograd.grad(value, leaves)
+                gradients[0][part].addmm_(of_products, b)
+                gradients[-1].addmm_(of_products.T, a[part])
+                if of_squares:
+                    gradients[0][part].addcmul_(a[part], of_squares[0], value=2.0)
+                    gradients[-1].addcmul_(b, of_squares[1][:, None], value=2.0)
+        ctx.save_for_backward(*gradients)
+        return total.result(ctx)
+
+    @staticmethod
+    @differentiable_once
+    def backward(ctx: Any, upstream: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        return None, None, *(gradient * upstream for gradient in ctx.saved_tensors)
+
+
+class _Called(torch.autograd.Function):
+    """Tiles by calling a similarity; each is differentiated at once."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, reduce: Reduce, similarity: Similarity, records: list[Output], *tensors: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        ctx.needed = ctx.needs_input_grad[3:]
+        leaves = [tensor.detach().requires_grad_(need) for tensor, need in zip(tensors, ctx.needed, strict=True)]
+        rest = iter(leaves)
+        around = [record.with_tensors([next(rest) for _ in record.tensors()]) for record in records]
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        gradients = [torch.zeros_like(leaf) for leaf in wanted]
+        total = _Sum(leaves[0])
+        for part in row_tiles(around[0].items, around[-1].items, leaves[0].element_size()):
+            with torch.enable_grad():
+                value = total.add(reduce(similarity(_cut(around[0], part), around[-1]), part))
+            if wanted and value.requires_grad:
+                for gradient, found in zip(
+                    gradients, torch.autograd.grad(value, wanted, allow_unused=True), strict=True
+                ):
+                    if found is not None:
+                        gradient += found
+        ctx.save_for_backward(*gradients)
+        return total.result(ctx)
+
+    @staticmethod
+    @differentiable_once
+    def backward(ctx: Any, upstream: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        rest = iter(ctx.saved_tensors)
+        return None, None, None, *(next(rest) * upstream if need else None for need in ctx.needed)
+
+
+class _Sum:
+    """The sum of what `reduce` returned, tile by tile."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.value = like.new_zeros(())
+        self.statistics: Tensor | None = None
+
+    def add(self, reduced: Reduced) -> Tensor:
+        """Take a tile's result in; its scalar is given back, to be differentiated."""
+        value, statistics = reduced if isinstance(reduced, tuple) else (reduced, None)
+        self.value = self.value + value.detach()
+        if statistics is not None:
+            found = statistics.detach()
+            self.statistics = found if self.statistics is None else self.statistics + found
+        return value
+
+    def result(self, ctx: Any) -> tuple[Tensor, Tensor | None]:
+        """What a Function returns."""
+        if self.statistics is not None:
+            ctx.mark_non_differentiable(self.statistics)
+        return self.value, self.statistics
+
+
+def _embeddings(record: Output) -> Tensor:
+    assert record.embedding is not None
+    return promoted(record.embedding)
+
+
+def _squares(vectors: Tensor) -> Tensor:
+    return vectors.square().sum(-1)
+
+
+def _cut(record: Output, part: slice) -> Output:
+    """By items: a record's own indexing counts tuples."""
+    return replace(record, lists=None)[part]
+
+
+def _size(record: Output) -> int:
+    return promoted(record.tensors()[0]).element_size()

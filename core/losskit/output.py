@@ -94,14 +94,13 @@ class Output:
 
     def tensors(self) -> list[Tensor]:
         """All tensors, in the order in which `with_tensors` takes them back."""
-        found: list[Tensor] = []
-
-        def note(tensor: Tensor) -> Tensor:
-            found.append(tensor)
-            return tensor
-
-        self.map(note)
-        return found
+        own = [tensor for tensor in (self.embedding, self.mask, *self.layers) if tensor is not None]
+        for part in self.parts.values():
+            if isinstance(part, Output):
+                own += part.tensors()
+            else:
+                own += [part.values, part.mask] if isinstance(part, Tokens) else [part]
+        return own
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> Output:
         """The same record around other tensors."""
@@ -110,6 +109,8 @@ class Output:
 
     def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> Output:
         """The record of some tuples: a slice, or positions (a sequence, or a tensor without lists)."""
+        if isinstance(rows, slice) and (rows.start, rows.stop, rows.step) == (0, self.tuples, None):
+            return self
         if self.lists is None:
             return self.map(lambda t: t[rows if isinstance(rows, slice | Tensor) else list(rows)])
         if isinstance(rows, Tensor):

@@ -97,14 +97,17 @@ def _groups(columns: Sequence[Features], slack: float | None) -> list[list[int]]
     for index in sorted(range(len(columns)), key=lambda i: (width(columns[i]), i)):
         for group in groups:
             narrowest = columns[group[0]]
-            if can_share(narrowest, columns[index]) and (
-                slack is None or width(columns[index]) <= slack * width(narrowest)
-            ):
+            if _alike(width(narrowest), width(columns[index]), slack) and can_share(narrowest, columns[index]):
                 group.append(index)
                 break
         else:
             groups.append([index])
     return sorted(sorted(group) for group in groups)
+
+
+def _alike(narrower: int, wider: int, slack: float | None) -> bool:
+    """Whether padding one column to the other's width is cheap; without a token axis nothing is known to be gained."""
+    return slack is None or 0 < wider <= slack * narrower
 
 
 def _cut(encoder: Encoder, columns: Sequence[Features], group: Sequence[int], size: int) -> list[Chunk]:

@@ -37,6 +37,7 @@ __all__ = [
 
 EVALUATION_FORMATS = (
     Format(["text", "text"], "score"),
+    Format(["text"], "class"),
     Format(["anchor", "positive", "negative*"]),
     Format(["query", "documents"], "scores"),
     Format(["query", "positive", "negative*"], "scores"),

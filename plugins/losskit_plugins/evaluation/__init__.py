@@ -1,9 +1,20 @@
 """Metrics of an encoder on evaluation data: spearman, ndcg@10, mrr@10, recall@10, accuracy."""
 
+from .classed_texts import ClassedTexts
 from .evaluate import GROUPS, Task, evaluate, read_evaluation
 from .pairs import Pairs
 from .ranked_lists import RankedLists
 from .retrieval import Retrieval
 from .scored_pairs import ScoredPairs
 
-__all__ = ["GROUPS", "Pairs", "RankedLists", "Retrieval", "ScoredPairs", "Task", "evaluate", "read_evaluation"]
+__all__ = [
+    "GROUPS",
+    "ClassedTexts",
+    "Pairs",
+    "RankedLists",
+    "Retrieval",
+    "ScoredPairs",
+    "Task",
+    "evaluate",
+    "read_evaluation",
+]

@@ -13,6 +13,7 @@ from losskit_plugins.data import beir
 from losskit_plugins.data.columns import Match
 from losskit_plugins.data.files import checked_rows, match_evaluation
 
+from .classed_texts import ClassedTexts
 from .pairs import Pairs
 from .ranked_lists import RankedLists
 from .retrieval import Retrieval
@@ -54,7 +55,7 @@ def evaluate(
 
     Args:
         encoder: of any family.
-        data: `ScoredPairs`, `Pairs`, `RankedLists`, `Retrieval`, or what `read_evaluation` returns.
+        data: `ScoredPairs`, `ClassedTexts`, `Pairs`, `RankedLists`, `Retrieval`, or what `read_evaluation` returns.
         metrics: names, or groups of `GROUPS`; None: those that suit data and encoder.
         batch_size: texts or pairs per forward.
         progress: show bars.
@@ -104,6 +105,8 @@ def _task(matched: Match, rows: Sequence[Mapping[str, Any]]) -> Task:
         others = [_as_lists(column) for column in columns[1:]]
         negatives = [[text for texts in each for text in texts] for each in zip(*others[1:], strict=True)]
         return Pairs(columns[0], others[0], negatives or [[]] * len(rows))
+    if matched.label.kind == "class":
+        return ClassedTexts(columns[0], [str(row[matched.label.data]) for row in rows])
     labels = [matched.label.final(row[matched.label.data]) for row in rows]
     if matched.label.kind == "score":
         return ScoredPairs(columns[0], columns[1], labels)

@@ -13,7 +13,16 @@ from scipy.sparse import csr_array
 from losskit.errors import DataError, ModelError
 from losskit.recipe import EvalSource
 from losskit_plugins.data.beir import Collection
-from losskit_plugins.evaluation import Pairs, RankedLists, Retrieval, ScoredPairs, evaluate, read_evaluation, scoring
+from losskit_plugins.evaluation import (
+    ClassedTexts,
+    Pairs,
+    RankedLists,
+    Retrieval,
+    ScoredPairs,
+    evaluate,
+    read_evaluation,
+    scoring,
+)
 from losskit_plugins.evaluation.ranking import mean_ndcg, measure, top
 
 VECTORS = {"n": (0.0, 1.0), "ne": (0.6, 0.8), "e": (1.0, 0.0), "se": (0.8, -0.6), "s": (0.0, -1.0), "zero": (0.0, 0.0)}
@@ -133,6 +142,33 @@ def test_late_interaction():
 def test_constant_scores_have_no_order():
     encoder = Compass("cross-encoder", scores=lambda *_: 0.5)
     assert evaluate(encoder, ScoredPairs(["n", "n"], ["e", "s"], [0.0, 1.0])) == {"spearman": 0.0}
+
+
+class TestClassedTexts:
+    def test_the_nearest_other_text_decides(self, monkeypatch):
+        # n: ne is nearest; ne: n and then e; e: ne and se at 0.6 and 0.8; se: e; s: se.
+        data = ClassedTexts(["n", "ne", "e", "se", "s"], ["up", "up", "down", "down", "down"])
+        assert evaluate(Compass(), data) == {"accuracy": 1.0}
+        assert evaluate(Compass(), ClassedTexts(data.texts, ["up", "up", "up", "down", "down"])) == {"accuracy": 0.6}
+        monkeypatch.setattr(scoring, "CELLS", 5)
+        assert evaluate(Compass("sparse"), data) == {"accuracy": 1.0}
+
+    def test_equally_near_ones_must_agree(self):
+        assert evaluate(Compass(), ClassedTexts(["zero", "zero", "zero"], ["a", "a", "b"])) == {"accuracy": 0.0}
+
+    def test_refuses_what_cannot_be_measured(self):
+        with pytest.raises(DataError, match=r"expected two or more, with two texts in one of them, got 1, the largest"):
+            ClassedTexts(["n", "e"], ["a", "a"])
+        with pytest.raises(DataError, match="expected an encoder that embeds texts"):
+            evaluate(Compass("cross-encoder"), ClassedTexts(["n", "e", "s"], ["a", "a", "b"]))
+
+    def test_is_read_from_a_file(self, tmp_path):
+        path = tmp_path / "classes.jsonl"
+        rows = [("n", "up"), ("ne", "up"), ("e", "down"), ("se", "down")]
+        path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
+        task = read_evaluation(EvalSource(path=str(path)))
+        assert isinstance(task, ClassedTexts)
+        assert evaluate(Compass(), task) == {"accuracy": 1.0}
 
 
 class TestRefusals:

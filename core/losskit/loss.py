@@ -27,13 +27,11 @@ from .math.lists import tuple_index
 from .math.precision import full_precision
 from .output import Output
 from .protocols import Encoder, Features, Similarity
+from .shares import Value, share, weighted_mean
 
 __all__ = ["Loss", "Value"]
 
 logger = logging.getLogger("losskit")
-
-Value = Tensor | dict[str, Tensor]
-"""A scalar, or scalars by name whose sum is the objective."""
 
 DEFAULT_EXECUTION = Direct()
 
@@ -521,7 +519,7 @@ class Loss(nn.Module):
         slices = [slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
         values = [self._recomputed(columns, labels, part) for part in slices]
         weights = [self.denominator(columns, labels, part) for part in slices]
-        return _weighted_mean(values, weights)
+        return weighted_mean(values, weights)
 
     def _recomputed(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:
         """`compute`, whose intermediate results are thrown away and made again in the backward."""
@@ -547,9 +545,9 @@ class Loss(nn.Module):
         parts = [self.denominator(columns, labels, slice(*ends[rank : rank + 2])) for rank in range(len(tuples))]
         mine = self.denominator(columns, labels, rows)
         if not isinstance(value, dict):
-            share: Tensor = value * _share(mine, parts, None)
-            return share
-        return {key: each * _share(mine, parts, key) for key, each in value.items()}
+            scaled: Tensor = value * share(mine, parts, None)
+            return scaled
+        return {key: each * share(mine, parts, key) for key, each in value.items()}
 
 
 @contextlib.contextmanager
@@ -572,49 +570,6 @@ def _options(cls: type) -> list[str]:
     """The names of a constructor's options."""
     constructor: Any = cls.__init__  # type: ignore[misc]
     return [name for name in list(inspect.signature(constructor).parameters)[1:] if name not in ("model", "execution")]
-
-
-def _share(mine: Any, parts: Sequence[Any], key: str | None) -> Any:
-    own, all_of_them = _of(mine, key), [_of(part, key) for part in parts]
-    return len(parts) * own / _safe(sum(all_of_them))
-
-
-def _weighted_mean(values: Sequence[Value], weights: Sequence[Any]) -> Value:
-    first = values[0]
-    if not isinstance(first, dict):
-        return _mean_of(values, weights)
-    return {
-        key: _mean_of([value[key] for value in values], [_of(weight, key) for weight in weights])  # type: ignore[index]
-        for key in first
-    }
-
-
-def _mean_of(values: Sequence[Any], weights: Sequence[Any]) -> Tensor:
-    total = _safe(sum(weights))
-    terms: list[Tensor] = [value * (weight / total) for value, weight in zip(values, weights, strict=True)]
-    return torch.stack(terms).sum()
-
-
-def _of(weight: Any, key: str | None) -> Any:
-    """The weight of a component: its own, or that of the component it is part of.
-
-    Raises:
-        LossError: denominators by names of which none is the component's.
-    """
-    if not isinstance(weight, dict):
-        return weight
-    name = key
-    while name and name not in weight:
-        name = name.rpartition("/")[0]
-    if not name:
-        wanted = "one number, for compute gives one" if key is None else f"the key {key!r}, as compute gives it"
-        raise LossError("denominator of a loss", expected=wanted, got=f"keys {sorted(weight)}")
-    return weight[name]
-
-
-def _safe(total: Any) -> Any:
-    """A total to divide by: 1 where it is 0, for then every term is."""
-    return total + (total == 0)
 
 
 def _with_lists(column: Output, lists: tuple[int, ...] | None) -> Output:

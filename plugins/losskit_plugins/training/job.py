@@ -33,7 +33,7 @@ __all__ = ["Checked", "Job", "check", "check_names"]
 
 logger = logging.getLogger("losskit")
 
-TOKENS_ON_CPU, TOKENS_ON_ACCELERATOR = 2048, 16384
+TOKENS_ON_CPU, TOKENS_ON_ACCELERATOR = 1024, 16384
 """Padded tokens per forward of length-packed encoding, where the recipe leaves it open: what keeps a device busy."""
 
 

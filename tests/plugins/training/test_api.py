@@ -102,7 +102,7 @@ def test_a_run_holds_all_that_the_contract_names(finished, inputs):
 
 def test_the_saved_recipe_is_filled_in_and_repeats_the_run(finished, tmp_path):
     saved = read_recipe([finished.path / "recipe.yaml"])
-    assert saved.execution == {"name": "direct", "gather": False, "merge": True, "rows": None, "tokens": 2048}
+    assert saved.execution == {"name": "direct", "gather": False, "merge": True, "rows": None, "tokens": 1024}
     again = losskit.train(finished.path / "recipe.yaml", output=tmp_path / "again")
     assert again.after == finished.after
     assert again.train["loss"] == finished.train["loss"]

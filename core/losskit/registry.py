@@ -320,12 +320,23 @@ def _fits(form: Format, inputs: Sequence[str]) -> bool:
 
 
 def _hint(reference: str, known: Sequence[Spec]) -> str:
-    """What to write instead of a name that nothing answers to."""
-    prefixes, rest = re.fullmatch(r"((?:Cached|Sparse|cached-|sparse-)*)(.*)", reference).groups()  # type: ignore[union-attr]
+    """What to write instead of a name that nothing answers to.
+
+    Other libraries have a class for each loss with gradient caching, and for each kind of encoder; here one does.
+    """
+    prefixes, rest = re.fullmatch(rf"((?:{'|'.join(_PREFIXES)})*)(.*)", reference).groups()  # type: ignore[union-attr]
     match = next((spec for spec in known if prefixes and rest in (spec.class_name, spec.name)), None)
-    if match is not None and "cached" in prefixes.lower():
-        return f"write {match.name} with execution grad-cache; every loss can be cached"
-    if match is not None:
-        return f"write {match.name}; it works with every encoder that its card names"
-    names = {name for spec in known for name in (spec.name, spec.class_name)}
-    return did_you_mean(reference, names) or "losskit list shows what there is"
+    if match is None:
+        names = {name for spec in known for name in (spec.name, spec.class_name)}
+        return did_you_mean(reference, names) or "losskit list shows what there is"
+    settings = " with execution {name: grad-cache, mini_batch_size: 32}" if "cached" in prefixes.lower() else ""
+    reasons = dict.fromkeys(_PREFIXES[prefix] for prefix in re.findall("|".join(_PREFIXES), prefixes))
+    return "; ".join([f"write {match.name}{settings}", *reasons])
+
+
+_PREFIXES = {
+    **dict.fromkeys(("Cached", "cached-"), "every loss can be cached"),
+    **dict.fromkeys(
+        ("Sparse", "sparse-", "MultiVector", "multi-vector-"), "a loss works with every encoder that its card names"
+    ),
+}

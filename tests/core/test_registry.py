@@ -269,14 +269,19 @@ def test_one_name_in_two_kinds_needs_its_kind(site) -> None:
     assert get("loss", "cosent").builtin
 
 
+CACHED = "with execution {name: grad-cache, mini_batch_size: 32}"
+
+
 @pytest.mark.parametrize(
     ("reference", "said"),
     [
         ("cosnt", "did you mean 'cosent'"),
         ("lk-none/cosent", "did you mean"),
-        ("CachedMultipleNegativesRankingLoss", "write multiple-negatives-ranking with execution grad-cache"),
-        ("cached-multiple-negatives-ranking", "write multiple-negatives-ranking with execution grad-cache"),
-        ("SparseCoSENTLoss", "write cosent"),
+        ("CachedMultipleNegativesRankingLoss", f"write multiple-negatives-ranking {CACHED}"),
+        ("cached-multiple-negatives-ranking", f"write multiple-negatives-ranking {CACHED}"),
+        ("CachedMultiVectorMultipleNegativesRankingLoss", f"{CACHED}; every loss can be cached; a loss works with"),
+        ("SparseCoSENTLoss", "write cosent; a loss works with every encoder that its card names"),
+        ("SparseNothingLoss", "losskit list"),
         ("zzz", "losskit list"),
         ("no_such_module:Class", "module no_such_module is not found"),
         ("json:NoClass", "json defines no class NoClass"),

@@ -10,7 +10,8 @@ from torch import nn
 from . import registry
 from .errors import LossError, LosskitError
 from .execution import inner_module, uncompiled
-from .output import Output, Tokens
+from .features import token_ids
+from .output import Output
 from .protocols import Encoder, Features
 
 __all__ = ["DictEncoder", "view"]
@@ -109,8 +110,7 @@ class DictEncoder:
         layers = tuple(made["layers"]) if "layers" in needs else ()
         parts = {need: found[need] for need in needs if need != "layers"}
         if "input_ids" in needs:
-            fill = getattr(self, "padding", {}).get("input_ids", 0)
-            parts["input_ids"] = Tokens(found["input_ids"], found["attention_mask"].bool(), fill)
+            parts["input_ids"] = token_ids(found, getattr(self, "padding", {}))
         if made.get("sentence_embedding") is not None:
             return Output(made["sentence_embedding"], layers=layers, parts=parts)
         if made.get("token_embeddings") is not None:
@@ -142,7 +142,7 @@ class CompiledEncoder:
         return self.plain(features, needs) if needs else self.compiled(features)
 
 
-_OPTIONAL = ("take", "join", "lengths", "padding", "decode")
+_OPTIONAL = ("take", "join", "lengths", "padding", "decode", "transformer", "get_config_dict")
 
 
 def _scores(scores: Any) -> Any:

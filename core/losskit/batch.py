@@ -59,7 +59,7 @@ def preprocess(
             if lists_or_none is not None:
                 made["lists"] = lists_or_none
             if loss.carries_texts:
-                made["texts"] = texts
+                made["texts"], made["texts_role"] = texts, role
             features.append(made)
     if weights is not None:
         features[0]["weight"] = torch.as_tensor(weights, dtype=torch.float32)

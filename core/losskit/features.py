@@ -10,10 +10,22 @@ import torch
 from torch import Tensor
 
 from .errors import LossError
-from .output import widen
+from .output import Tokens, widen
 from .protocols import Encoder, Features
 
-__all__ = ["PerRow", "Riders", "can_share", "count", "join", "lengths", "move", "take", "unload", "width"]
+__all__ = [
+    "PerRow",
+    "Riders",
+    "can_share",
+    "count",
+    "join",
+    "lengths",
+    "move",
+    "take",
+    "token_ids",
+    "unload",
+    "width",
+]
 
 Rows = slice | Sequence[int]
 
@@ -30,19 +42,26 @@ class PerRow:
 
 @dataclass(frozen=True)
 class Riders:
-    """What rides along with features and is no business of the encoder."""
+    """What rides along with features and is no business of the encoder.
+
+    Args:
+        texts: those of the column, for encoders that tokenise by themselves.
+        role: of these texts.
+        lists: how many items belong to each tuple.
+        weight: one per tuple.
+    """
 
     texts: Sequence[str] | None = None
+    role: str = "text"
     lists: tuple[int, ...] | None = None
     weight: Tensor | None = None
 
 
 def unload(features: Mapping[str, Any]) -> tuple[Features, Riders]:
-    """Take texts, lists and weights off."""
+    """Take texts with their role, lists and weights off."""
     rest = dict(features)
-    lists = rest.pop("lists", None)
-    riders = Riders(rest.pop("texts", None), None if lists is None else tuple(lists), rest.pop("weight", None))
-    return rest, riders
+    texts, role, lists = rest.pop("texts", None), rest.pop("texts_role", "text"), rest.pop("lists", None)
+    return rest, Riders(texts, role, None if lists is None else tuple(lists), rest.pop("weight", None))
 
 
 def move(features: Mapping[str, Any], device: torch.device) -> Features:
@@ -54,6 +73,24 @@ def width(features: Features) -> int:
     """The padded number of tokens; 0 where there is no token axis."""
     mask = features.get("attention_mask")
     return int(mask.shape[1]) if isinstance(mask, Tensor) and mask.ndim == 2 else 0
+
+
+def token_ids(features: Mapping[str, Any], padding: Mapping[str, Any]) -> Tokens:
+    """The part `input_ids` of a record, for losses that need it.
+
+    Args:
+        features: of the column.
+        padding: what stands at padding, by feature.
+
+    Raises:
+        LossError: features without token ids.
+    """
+    ids, mask = features.get("input_ids"), features.get("attention_mask")
+    if ids is None or mask is None or ids.shape != mask.shape:
+        raise LossError(
+            "needs of the loss", expected="features with input_ids and attention_mask [n, t]", got=f"{sorted(features)}"
+        )
+    return Tokens(ids, mask.bool(), fill=padding.get("input_ids", 0))
 
 
 def count(encoder: Encoder, features: Features) -> int:

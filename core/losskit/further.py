@@ -11,9 +11,9 @@ from torch import nn
 
 from .errors import LossError
 from .execution import encode
-from .features import Riders, move
+from .features import Riders, move, token_ids
 from .modes import in_evaluation
-from .output import Output, Tokens
+from .output import Output
 from .protocols import Encoder, Features
 
 if TYPE_CHECKING:
@@ -23,7 +23,10 @@ __all__ = ["columns_read", "encode_further", "unread"]
 
 
 def columns_read(losses: Iterable[Loss], name: str, columns: int) -> list[int]:
-    """Which columns an encoder reads for a tree of losses; without a word about it the trained one reads all."""
+    """Which columns an encoder reads for a tree of losses; without a word about it the trained one reads all.
+
+    A negative place counts from the last column.
+    """
     read: set[int] = set()
     for loss in losses:
         reads = loss.reads
@@ -31,16 +34,14 @@ def columns_read(losses: Iterable[Loss], name: str, columns: int) -> list[int]:
         found = None if reads is None else reads.get(name, None if name == "model" else ())
         if found is None:
             return list(range(columns))
-        read |= set(found)
-    return sorted(index for index in read if index < columns)
+        read |= {index + columns if index < 0 else index for index in found}
+    return sorted(index for index in read if 0 <= index < columns)
 
 
-def unread(features: Features, needs: Sequence[str], lists: tuple[int, ...] | None) -> Output:
-    """The record of a column that nothing encodes: no embedding, but what was asked for."""
-    parts: dict[str, Any] = {}
-    if "input_ids" in needs:
-        parts["input_ids"] = Tokens(features["input_ids"], features["attention_mask"].bool())
-    return Output(None, parts=parts, lists=lists)
+def unread(encoder: Encoder, features: Features, needs: Sequence[str], lists: tuple[int, ...] | None) -> Output:
+    """The record of a column that the trained encoder does not read: no embedding, but what was asked for."""
+    padding = getattr(encoder, "padding", {})
+    return Output(None, parts={"input_ids": token_ids(features, padding)} if "input_ids" in needs else {}, lists=lists)
 
 
 def encode_further(
@@ -65,7 +66,7 @@ def encode_further(
 
 
 def _own_features(student: Encoder, name: str, encoder: Encoder, features: Features, riders: Riders) -> Features:
-    """What a frozen encoder reads: token ids never cross tokenizers."""
+    """What a frozen encoder reads, with its own prompts: token ids never cross tokenizers."""
     texts = riders.texts
     if texts is None:
         decode = getattr(student, "decode", None)
@@ -78,7 +79,9 @@ def _own_features(student: Encoder, name: str, encoder: Encoder, features: Featu
             )
         texts = decode(features)
     device = next(value.device for value in features.values() if isinstance(value, torch.Tensor))
-    return move(encoder.preprocess(texts), device)
+    # Plain texts ask for nothing, for a foreign tokeniser may know no roles.
+    role = {} if riders.role == "text" else {"role": riders.role}
+    return move(encoder.preprocess(texts, **role), device)
 
 
 def _frozen(encoder: Any, seen: Encoder, features: Features, root: Loss) -> Output:

@@ -24,7 +24,7 @@ from .execution import Direct, Execution, encode, gather, world_size
 from .features import Riders, move, unload
 from .further import columns_read, encode_further, unread
 from .math.lists import tuple_index
-from .math.precision import full_precision
+from .math.precision import full_precision, promoted
 from .output import Output
 from .protocols import Encoder, Features, Similarity
 from .shares import Value, share, weighted_mean
@@ -279,11 +279,39 @@ class Loss(nn.Module):
             self._scorer = chosen, registry.get("similarity", chosen).load()()
         return self._scorer[1]
 
+    def owned_linear(self, outputs: int, *, vectors: int = 1, dimension: int | None = None) -> nn.Linear:
+        """A layer over embeddings that this loss owns: where the model is, in its precision but float32 at least.
+
+        Args:
+            outputs: how many numbers it gives.
+            vectors: how many embeddings it reads, side by side.
+            dimension: of an embedding; None: as the encoder says.
+
+        Raises:
+            LossError: nobody says the dimension.
+        """
+        if dimension is None and self.model is not None:
+            dimension = self.encoder.dimension
+        if dimension is None:
+            raise LossError(
+                f"{type(self).__name__}.model",
+                expected="an encoder that knows the width of its embeddings",
+                got="None" if self.model is None else f"{type(self.model).__name__} of unknown dimension",
+                fix="build the loss with its model, and set model.dimension where that is missing",
+            )
+        like = next(self.model.parameters(), None) if isinstance(self.model, nn.Module) else None
+        place: dict[str, Any] = {} if like is None else {"device": like.device, "dtype": promoted(like).dtype}
+        return nn.Linear(vectors * dimension, outputs, **place)
+
     def get_config_dict(self) -> dict[str, Any]:
-        """The constructor's arguments, in plain values; `losskit.build({"name": ..., **config}, model)` reads them."""
+        """The constructor's arguments, in plain values; `losskit.build({"name": ..., **config}, model)` reads them.
+
+        An encoder stands there as the expression that builds it, one that was made of objects by its name alone.
+        """
         names = _options(type(self))
         further: dict[str, Any] = {**self.frozen, **self.towers}
-        stored = {*self.__dict__, *self._modules, *further, "similarity"}
+        computed = {name for name in names if isinstance(inspect.getattr_static(self, name, None), property)}
+        stored = {*self.__dict__, *self._modules, *further, *computed}
         missing = [name for name in names if name not in stored]
         if missing:
             raise LossError(
@@ -427,7 +455,9 @@ class Loss(nn.Module):
         read = columns_read([loss for loss in losses if not loss.inner], "model", len(features))
         made = iter(encode(self.encoder, self.model, [features[index] for index in read], self.execution, needs))
         columns = [
-            _with_lists(next(made), rider.lists) if index in read else unread(features[index], needs, rider.lists)
+            _with_lists(next(made), rider.lists)
+            if index in read
+            else unread(self.encoder, features[index], needs, rider.lists)
             for index, rider in enumerate(riders)
         ]
         if any(loss.frozen or loss.towers for loss in losses):
@@ -586,12 +616,12 @@ def _flat_labels(labels: Tensor | Sequence[Tensor] | None) -> Tensor | None:
 
 def _plain(value: Any) -> Any:
     """A configuration value as lists, dicts, strings and numbers."""
-    if isinstance(value, Loss):
-        return {"name": registry.name_of(type(value)), **value.get_config_dict()}
     if isinstance(value, Mapping | nn.ModuleDict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | nn.ModuleList):
         return [_plain(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return registry.name_of(type(value))
+    name, describe = registry.name_of(type(value)), getattr(value, "get_config_dict", None)
+    config = None if describe is None else describe()
+    return name if config is None else {"name": name, **_plain(config)}

@@ -15,8 +15,8 @@ __all__ = ["Encoder", "Features", "LossProtocol", "Regularizer", "Similarity", "
 
 Features = dict[str, Any]
 """One encoder input for n items. Tensors are indexed by item along their first axis; entries that are no
-tensors belong to all items and are passed along, `PerRow` marks those that do not. `texts`, `lists` and
-`weight` may ride along and are taken off before encoding."""
+tensors belong to all items and are passed along, `PerRow` marks those that do not. `texts` with their
+`texts_role`, `lists` and `weight` may ride along and are taken off before encoding."""
 
 
 @runtime_checkable
@@ -36,7 +36,9 @@ class Encoder(Protocol):
 
     Optional, read with a default where absent: `take(features, rows)` and `join([features, ...])` where
     features are not indexed by item; `lengths(features)` where positions count although `attention_mask`
-    hides them; `padding`, a mapping of feature names to their padding value; `decode(features)` to texts.
+    hides them; `padding`, a mapping of feature names to their padding value; `decode(features)` to texts;
+    `transformer`, the model of transformers inside; `get_config_dict()`, the options that build it again, None
+    where it was made of objects: a loss's configuration holds them with its name, else its name alone.
     """
 
     @property

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from losskit import Card, Direct, Format, GradCache, Loss, LossError, NotFoundError, Output, Wrapper, build
 from losskit.clock import Clock
+from losskit.further import columns_read
 
 
 class Model(nn.Module):
@@ -655,3 +656,69 @@ def test_further_encoders_count_as_stored() -> None:
     config = Guided(Model(), Words(), Model()).get_config_dict()
     assert config["guide"].endswith("Words")
     assert config["tower"].endswith("Model")
+
+
+def test_an_encoder_that_says_how_it_is_built_stands_as_that_expression() -> None:
+    from losskit.testing import ToyEncoder
+
+    config = Guided(Model(), ToyEncoder(dimension=1, seed=3), Model()).get_config_dict()
+    again = build(config["guide"], kind="encoder")
+    assert torch.equal(again.words.weight, ToyEncoder(dimension=1, seed=3).words.weight)
+    assert isinstance(Guided(Model(), ToyEncoder(), Model()).get_config_dict()["guide"], str)
+
+
+def test_a_guide_reads_texts_in_the_role_of_their_column() -> None:
+    from losskit.batch import preprocess
+
+    class Prompted(Words):
+        def preprocess(self, texts: Any, *, role: str = "text", prompt: str | None = None) -> dict[str, Tensor]:
+            return super().preprocess([{"query": "12345", "document": "", "text": "1"}[role] + text for text in texts])
+
+    class Reading(Loss):
+        card = Card(formats=[Format(inputs=["anchor", "positive"])], encoders=["dense"], reads={"guide": None})
+
+        def __init__(self, model: Any) -> None:
+            super().__init__(model)
+            self.frozen = {"guide": Prompted()}
+
+        def compute(self, columns: Any, labels: Tensor | None, rows: slice) -> Tensor:
+            seen.append([column.parts["guide"].embedding.flatten().tolist() for column in columns])
+            return columns[0].embedding.sum()
+
+    seen: list[Any] = []
+    loss = Reading(Words())
+    features = preprocess(loss, [["a"], ["bb"]], inputs=["anchor", "positive"])
+    loss(features)
+    assert seen.pop() == [[6.0], [2.0]]
+    for each in features:
+        del each["texts_role"]
+    loss(features)
+    assert seen.pop() == [[2.0], [3.0]]
+
+
+def test_a_negative_place_counts_from_the_last_column() -> None:
+    class Ends(Pull):
+        card = Card(formats=[Format(inputs=["text+"])], reads={"model": [-1], "tower": [0]})
+
+    assert columns_read([Ends(Model())], "model", 3) == [2]
+    assert columns_read([Ends(Model())], "model", 1) == columns_read([Ends(Model())], "tower", 1) == [0]
+
+
+def test_token_ids_are_refused_where_there_are_none() -> None:
+    class Reading(Pull):
+        card = Card(formats=[Format(inputs=["text"])], needs=("input_ids",), reads={"model": []})
+
+    with pytest.raises(LossError, match=r"needs of the loss: expected features with input_ids and attention_mask"):
+        Reading(Model())(columns(rows=3)[:1])
+
+
+def test_an_owned_layer_stands_where_the_model_is() -> None:
+    loss = Pull(Model())
+    loss.model.dimension = 4
+    layer = loss.owned_linear(3, vectors=2)
+    assert (layer.in_features, layer.out_features, layer.weight.dtype) == (8, 3, torch.float64)
+    loss.model.bfloat16()
+    assert loss.owned_linear(3).weight.dtype == torch.float32
+    assert Pull(None).owned_linear(2, dimension=5).in_features == 5
+    with pytest.raises(LossError, match=r"Pull.model: expected an encoder that knows the width .*, got None\. Fix"):
+        Pull(None).owned_linear(2)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..card import Card, Format
+from ..features import unload
 from ..loss import Loss, Value
 from ..output import Output
 from .batches import Batch, random_batch
@@ -76,16 +77,9 @@ class Subject:
 
     def records(self, loss: Loss, batch: Batch | None = None) -> list[Output]:
         """The columns as the loss stage gets them, as leaves that ask for gradients."""
-        features = (batch or self.batch).features(loss)
-        needs = tuple(dict.fromkeys(need for _, part in loss.tree() for need in part.needs))
-        columns = []
-        for each in features:
-            lists, weight = each.pop("lists", None), each.pop("weight", None)
-            with torch.no_grad():
-                column = replace(loss.encoder(each, needs), lists=lists)
-            parts = column.parts if weight is None else {**column.parts, "weight": weight}
-            columns.append(replace(column, parts=parts).map(as_leaf))
-        return columns
+        features, riders = zip(*map(unload, (batch or self.batch).features(loss)), strict=True)
+        with torch.no_grad():
+            return [column.map(as_leaf) for column in loss._encoded(features, riders)]
 
 
 def as_leaf(tensor: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 from zlib import crc32
@@ -14,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from ..output import Output, Tokens
+from ..features import token_ids
+from ..output import Output
 from ..protocols import Encoder, Features
 
 __all__ = ["ToyEncoder"]
@@ -35,6 +37,7 @@ class ToyEncoder(nn.Module):
         dimension: of the embeddings.
         dropout: probability, in training.
         outputs: how many scores a cross-encoder gives per pair.
+        seed: of the weights; None: they follow torch's random state, and no configuration can name them.
 
     >>> toy = ToyEncoder(dimension=4)
     >>> toy(toy.preprocess(["one text", "another"])).embedding.shape
@@ -44,7 +47,14 @@ class ToyEncoder(nn.Module):
     normalized = False
     padding = {"input_ids": 0}  # noqa: RUF012 - the protocol reads it as a plain mapping
 
-    def __init__(self, family: str = "dense", dimension: int = 8, dropout: float = 0.0, outputs: int = 1) -> None:
+    def __init__(
+        self,
+        family: str = "dense",
+        dimension: int = 8,
+        dropout: float = 0.0,
+        outputs: int = 1,
+        seed: int | None = None,
+    ) -> None:
         super().__init__()
         if family not in SIMILARITIES:
             raise ModelError("ToyEncoder.family", expected=f"one of {', '.join(SIMILARITIES)}", got=repr(family))
@@ -53,12 +63,23 @@ class ToyEncoder(nn.Module):
         self.dimension = dimension
         self.dropout = nn.Dropout(dropout)
         self.outputs = outputs
+        self.seed = seed
         double: dict[str, Any] = {"dtype": torch.float64}
-        self.words = nn.Embedding(VOCABULARY, dimension, **double)
-        self.positions = nn.Embedding(POSITIONS, dimension, **double)
-        self.first = nn.Linear(dimension, dimension, **double)
-        self.second = nn.Linear(dimension, dimension, **double)
-        self.head = nn.Linear(dimension, outputs, **double)
+        with nullcontext() if seed is None else torch.random.fork_rng(devices=[]):
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.words = nn.Embedding(VOCABULARY, dimension, **double)
+            self.positions = nn.Embedding(POSITIONS, dimension, **double)
+            self.first = nn.Linear(dimension, dimension, **double)
+            self.second = nn.Linear(dimension, dimension, **double)
+            self.head = nn.Linear(dimension, outputs, **double)
+
+    def get_config_dict(self) -> dict[str, Any] | None:
+        """The options that make the same weights again, if a seed does."""
+        if self.seed is None:
+            return None
+        options = {"family": self.family, "dimension": self.dimension, "outputs": self.outputs, "seed": self.seed}
+        return {**options, "dropout": self.dropout.p}
 
     def preprocess(self, texts: Sequence[Any], *, role: str = "text", prompt: str | None = None) -> Features:
         """Tokens of texts, or of (query, document) pairs, padded to the longest."""
@@ -74,7 +95,7 @@ class ToyEncoder(nn.Module):
         hidden = self.words(ids) + self.positions.weight[: ids.shape[1]]
         layers = [torch.tanh(self.first(self.dropout(hidden)))]
         layers.append(self.second(self.dropout(layers[0])))
-        parts = {"input_ids": Tokens(ids, mask)} if "input_ids" in needs else {}
+        parts = {"input_ids": token_ids(features, self.padding)} if "input_ids" in needs else {}
         pooled = tuple(_mean(layer, mask) for layer in layers) if "layers" in needs else ()
         made = _FAMILIES[self.family](self, layers[-1], mask)
         return Output(made, mask if self.family == "multi-vector" else None, pooled, parts)

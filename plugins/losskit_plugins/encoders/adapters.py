@@ -116,6 +116,11 @@ class SentenceTransformerView(_View):
         return width
 
     @property
+    def transformer(self) -> Any:
+        """The model of transformers inside; None where there is none."""
+        return self.model.transformers_model
+
+    @property
     def normalized(self) -> bool:
         """Whether its last module scales vectors to unit length."""
         return isinstance(self.model[-1], loaded("sentence_transformers.base.modules.normalize", "Normalize"))

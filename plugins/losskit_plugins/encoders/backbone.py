@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from transformers.utils import logging as transformers_logging
 
 from losskit.errors import DataError, LossError, ModelError, RecipeError
+from losskit.features import token_ids
 from losskit.output import Output, Tokens
 from losskit.protocols import Features
 
@@ -281,14 +282,7 @@ def requested_parts(
     for need in needs:
         if need not in known:
             raise LossError("needs of the loss", expected=f"some of {', '.join(known)} of this encoder", got=repr(need))
-    if "input_ids" not in needs:
-        return {}
-    ids, mask = features.get("input_ids"), features.get("attention_mask")
-    if ids is None or mask is None or ids.shape != mask.shape:
-        raise LossError(
-            "needs of the loss", expected="features with input_ids and attention_mask [n, t]", got=f"{sorted(features)}"
-        )
-    return {"input_ids": Tokens(ids, mask.bool(), fill=padding.get("input_ids", 0))}
+    return {"input_ids": token_ids(features, padding)} if "input_ids" in needs else {}
 
 
 @contextmanager

@@ -91,6 +91,15 @@ class DenseEncoder(nn.Module):
         trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
+        self._options = {
+            "model": None if isinstance(model, PreTrainedModel) else str(model),
+            "pooling": pooling,
+            "normalize": normalize,
+            "prompts": None if prompts is None else dict(prompts),
+            "max_length": max_length,
+            "similarity": similarity,
+            "truncate_dim": truncate_dim,
+        }
         _check_choice("pooling", pooling, tuple(POOLINGS))
         _check_choice("similarity", similarity, SIMILARITIES)
         parts = gather_parts(model, tokenizer, max_length, trust_remote_code)
@@ -206,6 +215,11 @@ class DenseEncoder(nn.Module):
     def decode(self, features: Features) -> list[str]:
         """The texts of features, as far as their tokens tell."""
         return self.tokenizer.decode(features)
+
+    def get_config_dict(self) -> dict[str, Any] | None:
+        """The options that it was made with; None where its transformer was given as an object."""
+        given = {name: value for name, value in self._options.items() if value is not None}
+        return given if "model" in given else None
 
     def save(self, path: str | Path) -> None:
         """Write a model folder that sentence-transformers opens; what is no part of a model there stays.

@@ -1,10 +1,12 @@
 """The mathematics that losses share: tiled scoring, cosines, ragged lists, safe reductions."""
 
 from .contrastive import Block, softmax_cross_entropy
-from .cosine import normalize, pairwise_cosine
+from .cosine import normalize
 from .lists import list_index, pad_lists, tuple_index
 from .once import differentiable_once
+from .pairs import pairwise_angle, pairwise_cosine, pairwise_distance, pairwise_dot
 from .precision import full_precision, promoted
+from .products import inner_products
 from .reduce import masked_log_softmax, masked_mean, masked_softmax
 from .tiles import over_tiles, tiles
 
@@ -12,6 +14,7 @@ __all__ = [
     "Block",
     "differentiable_once",
     "full_precision",
+    "inner_products",
     "list_index",
     "masked_log_softmax",
     "masked_mean",
@@ -19,7 +22,10 @@ __all__ = [
     "normalize",
     "over_tiles",
     "pad_lists",
+    "pairwise_angle",
     "pairwise_cosine",
+    "pairwise_distance",
+    "pairwise_dot",
     "promoted",
     "softmax_cross_entropy",
     "tiles",

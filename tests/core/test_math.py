@@ -11,6 +11,7 @@ from losskit import LossError, Output
 from losskit.math import (
     Block,
     contrastive,
+    inner_products,
     list_index,
     masked_log_softmax,
     masked_mean,
@@ -18,8 +19,10 @@ from losskit.math import (
     normalize,
     pad_lists,
     pairwise_cosine,
+    products,
     promoted,
     softmax_cross_entropy,
+    tiles,
     tuple_index,
 )
 from losskit.testing import differentiate, require_equal
@@ -244,3 +247,58 @@ def test_tiles_cut_items_of_a_record_with_lists(monkeypatch):
     value = softmax_cross_entropy(blocks, targets, weights, similarity=euclidean)
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(torch.autograd.grad(value, a)[0], torch.autograd.grad(expected, a)[0])
+
+
+PRODUCTS = {
+    "plain": (vectors(5, 3), vectors(7, 3, seed=1)),
+    "transposed": (vectors(3, 5).T, vectors(3, 7).T),
+    "cut": (vectors(5, 6)[:, 1:4], vectors(7, 6, seed=1)[:, 2:5]),
+    "no rows": (vectors(0, 3), vectors(7, 3)),
+    "no width": (vectors(5, 0), vectors(7, 0)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("case", PRODUCTS)
+def test_inner_products_equal_the_formula(case, dtype):
+    a, b = (each.detach().to(dtype) for each in PRODUCTS[case])
+    expected = [[sum(float(x) * float(y) for x, y in zip(row, other, strict=True)) for other in b] for row in a]
+    got = inner_products(a, b)
+    assert got.dtype == dtype
+    torch.testing.assert_close(
+        got.float(),
+        torch.tensor(expected).reshape(len(a), len(b)).float(),
+        rtol=2e-2 if dtype == torch.bfloat16 else 1e-5,
+        atol=2e-2 if dtype == torch.bfloat16 else 1e-6,
+    )
+
+
+@pytest.mark.parametrize("failure", [AttributeError, RuntimeError, "wrong", "another type"])
+def test_products_do_without_onednn(monkeypatch, failure):
+    def operator(a, b, *_):
+        if isinstance(failure, str):
+            return a @ b.T + 1e-3 if failure == "wrong" else (a @ b.T).double()
+        raise failure("no such operator")
+
+    package = SimpleNamespace(_linear_pointwise=SimpleNamespace(default=operator))
+    monkeypatch.setattr(products.torch, "ops", SimpleNamespace(mkldnn=package))
+    assert products._linear.__wrapped__() is None
+
+
+def test_wide_tiles_are_worked_through_in_pieces(monkeypatch):
+    monkeypatch.setattr(products, "COLUMNS", 2)
+    monkeypatch.setattr(contrastive, "TILE_ROWS", 3)
+    a, b = vectors(7, 3), vectors(9, 3, seed=1)
+    first, second = Output(a), Output(b)
+    blocks = [Block(first, second), Block(first, first, without_diagonal)]
+    targets, weights = torch.arange(7), torch.ones(7, dtype=torch.float64)
+    got = softmax_cross_entropy(blocks, targets, weights, similarity=DOT)
+    expected = plain(blocks, targets, weights, SIMILARITIES["fused"][1], 1.0)
+    require_equal("in pieces", differentiate(expected, [a, b]), differentiate(got, [a, b]))
+
+
+def test_tiles_leave_the_readers_gradients_on():
+    record = Output(vectors(3, 2))
+    for _, scores in tiles(record, record, DOT):
+        assert torch.is_grad_enabled()
+        assert not scores.requires_grad

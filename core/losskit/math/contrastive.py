@@ -7,17 +7,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..output import Output
 from ..protocols import Similarity
 from .once import differentiable_once
 from .precision import promoted
+from .products import Gradients, write_inner_products
 
 __all__ = ["TILE_BYTES", "Block", "row_tiles", "softmax_cross_entropy"]
 
 TILE_BYTES = 16 * 2**20
 """How much memory a tile of scores may take; set `losskit.math.contrastive.TILE_BYTES` to change it."""
+
+TILE_ROWS = 256
+"""How many rows a tile may have: enough for the products' full speed, few enough for a cache."""
 
 Adjust = Callable[[Tensor, slice], Tensor]
 
@@ -97,20 +101,19 @@ class _Vectors:
 
 
 def row_tiles(rows: int, candidates: int, size: int) -> list[slice]:
-    """Slices of rows whose scores fit into a tile."""
-    step = max(1, TILE_BYTES // max(1, candidates * size))
-    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+    """Slices of rows whose scores fit into a tile, of like size."""
+    most = max(1, min(TILE_ROWS, TILE_BYTES // max(1, candidates * size)))
+    step = -(-rows // max(1, -(-rows // most)))
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, max(1, step))]
 
 
-def _softmax(logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The weighted cross-entropy of a tile, and its derivatives by the logits, which it overwrites."""
+def _softmax(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The cross-entropy of each row of a tile, and the probabilities, which overwrite the logits."""
     chosen = logits.gather(1, targets[:, None]).squeeze(1)
     highest = logits.amax(1)
-    exponentials = logits.sub_(highest[:, None]).exp_()
-    total = exponentials.sum(1)
-    value = (weights * (highest - chosen + total.log())).sum()
-    derivatives = exponentials.mul_((weights / total)[:, None])
-    return value, derivatives.scatter_add_(1, targets[:, None], -weights[:, None])
+    probabilities = torch.softmax(logits, 1, out=logits)
+    # The highest logit's probability is 1 over the sum: never so small that its logarithm is lost.
+    return highest.sub_(chosen).sub_(probabilities.amax(1).log_()), probabilities
 
 
 class _Fused(torch.autograd.Function):
@@ -126,35 +129,44 @@ class _Fused(torch.autograd.Function):
         weights: Tensor,
         *vectors: Tensor,
     ) -> Tensor:
-        gradients = [torch.zeros_like(each) for each in vectors] if any(ctx.needs_input_grad) else []
         widths = [vectors[column].shape[0] for _, column in places]
-        value = vectors[0].new_zeros(())
-        for part in row_tiles(targets.shape[0], sum(widths), vectors[0].element_size()):
-            logits = vectors[0].new_empty(part.stop - part.start, sum(widths))
-            for tile, (row, column), adjust in zip(logits.split(widths, 1), places, adjusts, strict=True):
-                tile.addmm_(vectors[row][part], vectors[column].T, beta=0.0, alpha=scale)
+        parts = row_tiles(targets.shape[0], sum(widths), vectors[0].element_size())
+        wanted = ctx.needs_input_grad[5:]
+        gradients = Gradients(vectors, wanted, single=len(parts) == 1)
+        tile = vectors[0].new_empty(parts[0].stop if parts else 0, sum(widths))
+        value, factors = vectors[0].new_zeros(()), (weights * scale)[:, None]
+        for part in parts:
+            logits = tile[: part.stop - part.start]
+            for block, (row, column), adjust in zip(logits.split(widths, 1), places, adjusts, strict=True):
+                write_inner_products(block, vectors[row][part] * scale, vectors[column])
                 if adjust is not None:
-                    tile += adjust(tile, part)
-            loss, derivatives = _softmax(logits, targets[part], weights[part])
-            value += loss
-            if gradients:
-                for tile, (row, column) in zip(derivatives.split(widths, 1), places, strict=True):
-                    gradients[row][part].addmm_(tile, vectors[column], alpha=scale)
-                    gradients[column].addmm_(tile.T, vectors[row][part], alpha=scale)
-        ctx.save_for_backward(*gradients)
+                    block += adjust(block, part)
+            losses, probabilities = _softmax(logits, targets[part])
+            value += losses.mul_(weights[part]).sum()
+            if any(wanted):
+                derivatives = probabilities.mul_(factors[part]).scatter_add_(1, targets[part, None], -factors[part])
+                for block, (row, column) in zip(derivatives.split(widths, 1), places, strict=True):
+                    gradients.add(row, part, column, block)
+        ctx.save_for_backward(*gradients.result())
         return value
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return *(None,) * 5, *(gradient * upstream for gradient in ctx.saved_tensors)
+        return *(None,) * 5, *(None if each is None else each * upstream for each in ctx.saved_tensors)
+
+
+def whole(similarity: Similarity) -> bool:
+    """Whether it must be called once, on everything: tiles give no gradient to parameters, and cannot be traced."""
+    learned = isinstance(similarity, nn.Module) and any(p.requires_grad for p in similarity.parameters())
+    return learned or torch.compiler.is_compiling()
 
 
 def _called(
     blocks: Sequence[Block], targets: Tensor, weights: Tensor, similarity: Similarity, scale: float | Tensor
 ) -> Tensor:
     """Tiles by calling the similarity."""
-    if torch.compiler.is_compiling():  # which cannot trace the differentiation inside `_Called`
+    if whole(similarity):
         everything = slice(0, targets.shape[0])
         return _called_tile(blocks, targets, weights, similarity, scale, everything)
     records = [record for block in blocks for record in (block.rows, block.columns)]

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ..output import Output
 from ..protocols import Similarity
-from .contrastive import row_tiles
+from .contrastive import row_tiles, whole
 from .once import differentiable_once
 from .precision import promoted
+from .products import Gradients, inner_products
 
 __all__ = ["over_tiles", "tiles"]
 
@@ -43,7 +44,7 @@ def over_tiles(rows: Output, columns: Output, reduce: Reduce, *, similarity: Sim
     >>> over_tiles(record, record, lambda scores, part: scores.sum(), similarity=build("cosine", kind="similarity"))
     tensor(3.)
     """
-    if torch.compiler.is_compiling():  # which cannot trace the differentiation inside the tiles
+    if whole(similarity):
         return reduce(similarity(rows, columns), slice(0, rows.items))
     kernel = getattr(similarity, "of_products", None)
     vectors = getattr(similarity, "transform", None) or (_embeddings if kernel is not None else None)
@@ -66,22 +67,27 @@ def tiles(rows: Output, columns: Output, similarity: Similarity) -> Iterator[tup
     >>> [scores.argmax(1) for _, scores in tiles(record, record, build("cosine", kind="similarity"))]
     [tensor([0, 1, 2])]
     """
+    # Gradients are off for the scores alone: around a yield they would be off for whoever reads the tiles.
+    with torch.no_grad():
+        score = _scorer(rows, columns, similarity)
+    for part in row_tiles(rows.items, columns.items, _size(rows)):
+        with torch.no_grad():
+            scores = score(part)
+        yield part, scores
+
+
+def _scorer(rows: Output, columns: Output, similarity: Similarity) -> Callable[[slice], Tensor]:
+    """From a slice of rows to its tile."""
     kernel = getattr(similarity, "of_products", None)
     vectors = getattr(similarity, "transform", None) or (_embeddings if kernel is not None else None)
-    with torch.no_grad():
-        if vectors is None:
-            for part in row_tiles(rows.items, columns.items, _size(rows)):
-                yield part, similarity(_cut(rows, part), columns)
-            return
-        a = vectors(rows)
-        b = a if rows is columns else vectors(columns)
-        squares = (_squares(a)[:, None], _squares(b)) if kernel is not None else None
-        for part in row_tiles(a.shape[0], b.shape[0], a.element_size()):
-            products = a[part] @ b.T
-            yield (
-                part,
-                products if kernel is None or squares is None else kernel(products, squares[0][part], squares[1]),
-            )
+    if vectors is None:
+        return lambda part: similarity(_cut(rows, part), columns)
+    a = vectors(rows)
+    b = a if rows is columns else vectors(columns)
+    if kernel is None:
+        return lambda part: inner_products(a[part], b)
+    squares = _squares(a)[:, None], _squares(b)
+    return lambda part: kernel(inner_products(a[part], b), squares[0][part], squares[1])
 
 
 class _Products(torch.autograd.Function):
@@ -91,30 +97,31 @@ class _Products(torch.autograd.Function):
     def forward(
         ctx: Any, reduce: Reduce, kernel: Callable[[Tensor, Tensor, Tensor], Tensor] | None, *vectors: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        a, b = vectors[0], vectors[-1]
-        gradients = [torch.zeros_like(each) for each in vectors] if any(ctx.needs_input_grad) else []
+        a, b, last = vectors[0], vectors[-1], len(vectors) - 1
+        wanted = ctx.needs_input_grad[2:]
+        parts = row_tiles(a.shape[0], b.shape[0], a.element_size())
+        gradients = Gradients(vectors, wanted, single=len(parts) == 1)
         squares: tuple[Tensor, ...] = () if kernel is None else (_squares(a)[:, None], _squares(b))
         total = _Sum(a)
-        for part in row_tiles(a.shape[0], b.shape[0], a.element_size()):
-            leaves = [a[part] @ b.T, *(() if kernel is None else (squares[0][part].detach(), squares[1].detach()))]
+        for part in parts:
+            leaves = [inner_products(a[part], b), *(() if kernel is None else (squares[0][part], squares[1].detach()))]
             with torch.enable_grad():
-                leaves = [leaf.requires_grad_(bool(gradients)) for leaf in leaves]
+                leaves = [leaf.requires_grad_(any(wanted)) for leaf in leaves]
                 scores = leaves[0] if kernel is None else kernel(*leaves)
                 value = total.add(reduce(scores, part))
-            if gradients and value.requires_grad:
+            if value.requires_grad:
                 of_products, *of_squares = torch.autograd.grad(value, leaves)
-                gradients[0][part].addmm_(of_products, b)
-                gradients[-1].addmm_(of_products.T, a[part])
+                gradients.add(0, part, last, of_products)
                 if of_squares:
-                    gradients[0][part].addcmul_(a[part], of_squares[0], value=2.0)
-                    gradients[-1].addcmul_(b, of_squares[1][:, None], value=2.0)
-        ctx.save_for_backward(*gradients)
+                    gradients.add_scaled(0, part, 2.0 * of_squares[0])
+                    gradients.add_scaled(last, slice(None), 2.0 * of_squares[1][:, None])
+        ctx.save_for_backward(*gradients.result())
         return total.result(ctx)
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, upstream: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        return None, None, *(gradient * upstream for gradient in ctx.saved_tensors)
+        return None, None, *(None if each is None else each * upstream for each in ctx.saved_tensors)
 
 
 class _Called(torch.autograd.Function):

@@ -43,6 +43,17 @@ NAMES = {
 }
 """The registered similarity that each of the functions means."""
 
+METHODS = {
+    "similarity": ("cos_sim", "dot_score", "euclidean_sim", "manhattan_sim"),
+    "similarity_pairwise": (
+        "pairwise_cos_sim",
+        "pairwise_dot_score",
+        "pairwise_euclidean_sim",
+        "pairwise_manhattan_sim",
+    ),
+}
+"""Methods of the incumbent's models, and the functions that they may stand for."""
+
 PLACES = (
     "sentence_transformers.util",
     "sentence_transformers.sentence_transformer.losses",
@@ -81,6 +92,9 @@ def name_of_function(function: Any) -> str:
     if known is not None and "Metric." in known:
         return known
     name = getattr(function, "__name__", type(function).__name__)
+    if name in METHODS:
+        metric = getattr(getattr(function, "__self__", None), "similarity_fn_name", None)
+        name = next((each for each in METHODS[name] if NAMES[each] == metric), name)
     bound = ", ".join(f"{key}={value!r}" for key, value in settings.items())
     return f"{name}({bound})" if bound else name
 

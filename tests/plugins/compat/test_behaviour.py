@@ -1,0 +1,127 @@
+"""Attributes that can be set, labels that nobody reads, deprecations, and the incumbent's trainer."""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+import pytest
+import torch
+from compat import COLUMNS, embeddings, sentence_transformer, write_folder
+from torch import nn
+
+from losskit import Direct, GradCache, LossError
+from losskit.testing import toys
+
+sentence_transformers = pytest.importorskip("sentence_transformers")
+losses = pytest.importorskip("losskit_compat.sentence_transformer.losses")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("compat") / "tiny")
+
+
+class Bilinear(nn.Module):
+    """A similarity with parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(16, dtype=torch.float64))
+
+    def forward(self, a, b):
+        return a @ self.weight @ b.T
+
+
+def value(loss, columns=2, labels=None):
+    return float(loss.compute_loss_from_embeddings(embeddings(columns), labels).detach())
+
+
+def test_settings_can_be_read_and_set():
+    loss = losses.MultipleNegativesRankingLoss(None)
+    loss.scale = 5.0
+    loss.similarity_fct = sentence_transformers.util.dot_score
+    loss.directions = ("query_to_doc", "doc_to_query")
+    same = losses.MultipleNegativesRankingLoss(
+        None, 5.0, sentence_transformers.util.dot_score, directions=("query_to_doc", "doc_to_query")
+    )
+    assert value(loss) == value(same)
+    assert loss.similarity_fct is sentence_transformers.util.dot_score
+    assert (loss.similarity, loss.temperature, loss.gather_across_devices) == ("dot", 0.2, False)
+
+
+def test_a_similarity_that_is_a_module_is_trained_and_can_be_replaced():
+    learned = Bilinear()
+    loss = losses.MultipleNegativesRankingLoss(None, 1.0, learned)
+    assert loss.similarity_fct is learned
+    assert [parameter is learned.weight for parameter in loss.parameters()] == [True]
+    loss.compute_loss_from_embeddings(embeddings(2)).backward()
+    assert learned.weight.grad.abs().sum() > 0
+    other = copy.deepcopy(loss)
+    assert other.similarity_fct is not learned
+    assert other.similarity_fct.weight is next(other.parameters())
+    loss.similarity_fct = nn.CosineSimilarity()
+    assert isinstance(loss.similarity_fct, nn.CosineSimilarity)
+    loss.similarity_fct = sentence_transformers.util.cos_sim
+    assert value(loss) == value(losses.MultipleNegativesRankingLoss(None, 1.0))
+
+
+def test_executions_follow_the_attributes():
+    model = toys.ToyEncoder()
+    loss = losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=4, gather_across_devices=True)
+    assert loss.execution == GradCache(mini_batch_size=4, gather=True)
+    loss.mini_batch_size, loss.mini_batch_num_tokens, loss.gather_across_devices = 8, 100, False
+    assert loss.execution == GradCache(mini_batch_size=8, mini_batch_tokens=100)
+    assert losses.MatryoshkaLoss(model, loss, [8, 4]).execution == loss.execution
+    assert losses.MultipleNegativesRankingLoss(model, gather_across_devices=True).execution == Direct(gather=True)
+
+
+def test_labels_that_a_loss_does_not_read_are_named_once(caplog):
+    loss = losses.MultipleNegativesRankingLoss(None)
+    with caplog.at_level(logging.WARNING, "losskit"):
+        assert value(loss, 2, torch.zeros(6)) == value(loss, 2, torch.zeros(6)) == value(loss)
+    assert [record.getMessage() for record in caplog.records] == [
+        "MultipleNegativesRankingLoss learns from the columns alone: it leaves the labels unread"
+    ]
+
+
+def test_what_cannot_be_meant_raises():
+    with pytest.raises(LossError, match=r"CoSENTLoss.*\(text, text\).*got 3 columns"):
+        losses.CoSENTLoss(None).compute_loss_from_embeddings(embeddings(3), torch.zeros(6))
+    with pytest.raises(ValueError, match="CachedMultipleNegativesRankingLoss.scale: expected a positive number"):
+        losses.CachedMultipleNegativesRankingLoss(None, scale=-1.0)
+
+
+@pytest.mark.parametrize(
+    "name", ["MultipleNegativesSymmetricRankingLoss", "CachedMultipleNegativesSymmetricRankingLoss"]
+)
+def test_deprecated_names_say_what_to_write(name):
+    with pytest.warns(DeprecationWarning, match=f"{name} is deprecated: write {name.replace('Symmetric', '')} with"):
+        getattr(losses, name)(None)
+
+
+def test_a_cached_loss_cites_gradient_caching():
+    plain, cached = losses.MultipleNegativesRankingLoss(None), losses.CachedMultipleNegativesRankingLoss(None)
+    assert plain.citation in cached.citation
+    assert "gao2021scaling" in cached.citation
+    assert "gao2021scaling" not in plain.citation
+
+
+def test_the_incumbents_trainer_trains_with_it_and_prints_its_settings(folder, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    model = sentence_transformer(folder).float()
+    inner = losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=2)
+    loss = losses.MatryoshkaLoss(model, inner, [16, 4])
+    arguments = sentence_transformers.SentenceTransformerTrainingArguments(
+        output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=3, learning_rate=0.1, report_to="none",
+        use_cpu=True, disable_tqdm=True,
+    )  # fmt: skip
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    rows = datasets.Dataset.from_dict({"anchor": COLUMNS[0], "positive": COLUMNS[1]})
+    trainer = sentence_transformers.SentenceTransformerTrainer(model, arguments, train_dataset=rows, loss=loss)
+    trainer.train()
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    model.save_pretrained(str(tmp_path / "saved"))
+    card = (tmp_path / "saved" / "README.md").read_text()
+    for text in ('"matryoshka_dims": [', '"loss": "CachedMultipleNegativesRankingLoss"', "kusupati2022matryoshka"):
+        assert text in card

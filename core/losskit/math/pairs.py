@@ -107,8 +107,9 @@ class _Cosine(torch.autograd.Function):
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        count = (len(ctx.saved_tensors) + 1) // 3
-        vectors, (first, *others), cosines = (ctx.saved_tensors[at : at + count] for at in (0, count, 2 * count))
+        saved = ctx.saved_tensors
+        count = (len(saved) + 1) // 3
+        vectors, (first, *others), cosines = (saved[at : at + count] for at in (0, count, 2 * count))
         slopes = _slopes(upstream)
         across = [slope * first * other for slope, other in zip(slopes, others, strict=True)]
         pulls = [slope * cosine for slope, cosine in zip(slopes, cosines, strict=True)]
@@ -128,8 +129,9 @@ class _Distance(torch.autograd.Function):
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        count = (len(ctx.saved_tensors) + 1) // 2
-        vectors, norms, slopes = ctx.saved_tensors[:count], ctx.saved_tensors[count:], _slopes(upstream)
+        saved = ctx.saved_tensors
+        count = (len(saved) + 1) // 2
+        vectors, norms, slopes = saved[:count], saved[count:], _slopes(upstream)
         if ctx.order == 2.0:
             infinite = float("inf")
             slopes = [

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .card import Format
 from .errors import LossError
 from .output import Output
 
-__all__ = ["check_batch", "signature"]
+__all__ = ["check_batch", "check_values", "signature"]
 
 
 def signature(columns: Sequence[Output], labels: Tensor | None) -> tuple[Any, ...]:
@@ -110,9 +111,26 @@ def _check_labels(name: str, formats: Sequence[Format], columns: Sequence[Output
             fix="drop the label column, or choose a loss that uses it",
         )
     allowed = {kind: _label_shapes(kind, columns) for kind in kinds - {"none"}}
-    if not any(_shape_fits(tuple(labels.shape), shape) for shapes in allowed.values() for shape in shapes):
+    fitting = {kind for kind, shapes in allowed.items() for shape in shapes if _shape_fits(tuple(labels.shape), shape)}
+    if not fitting:
         shapes = " or ".join(str(list(shape)).replace("None", "*") for each in allowed.values() for shape in each)
         raise LossError(f"labels for {name}", expected=f"{wanted} of shape {shapes}", got=f"{list(labels.shape)}")
+    if fitting == {"class"} and labels.is_floating_point():
+        got = str(labels.dtype).removeprefix("torch.")
+        raise LossError(f"labels for {name}", expected="integers, one per class", got=got, fix="convert them")
+
+
+def check_values(name: str, formats: Sequence[Format], labels: Tensor) -> None:
+    """Refuse binary labels on the CPU that are neither 0 nor 1.
+
+    Raises:
+        LossError: says what else there is.
+    """
+    if {item.labels for item in formats} != {"binary"} or labels.dtype == torch.bool:
+        return
+    if not torch.equal(labels, labels.square()):
+        others = [value for value in labels.flatten().tolist() if value not in (0, 1)]
+        raise LossError(f"labels for {name}", expected="0 or 1", got=f"{others[0]:g}", fix="map them to 0 and 1")
 
 
 def _label_shapes(kind: str, columns: Sequence[Output]) -> list[tuple[int | None, ...]]:
@@ -126,7 +144,10 @@ def _label_shapes(kind: str, columns: Sequence[Output]) -> list[tuple[int | None
             return [(rows * (len(columns) - 1),), (rows, len(columns) - 1)]
         return [(columns[-1].items,), *([(rows, lists[0])] if len(set(lists)) == 1 else [])]
     if kind == "margins":
-        return [(rows,), (rows, None)]
+        if columns[-1].lists is not None:
+            return [(columns[-1].items - rows,)]
+        negatives = len(columns) - 2
+        return [(rows, negatives), *([(rows,)] if negatives == 1 else [])]
     return [(rows, None), (rows, None, None)]  # distribution, embedding
 
 

@@ -17,7 +17,7 @@ from . import registry
 from .adapt import view
 from .batch import is_raw, preprocess, query_document_pairs
 from .card import Card, Format
-from .check import check_batch, signature
+from .check import check_batch, check_values, signature
 from .clock import Clock
 from .errors import LossError, LosskitError
 from .execution import Direct, Execution, encode, gather, world_size
@@ -111,6 +111,10 @@ class Loss(nn.Module):
     def idle(self, rows: int, columns: int, labels: Tensor | None) -> str:
         """Why a batch of so many rows and columns teaches nothing, or nothing; reads labels on the CPU only."""
         return ""
+
+    def check_labels(self, labels: Tensor) -> None:
+        """Raise where labels, on the CPU, have values that their kind or this loss does not know."""
+        check_values(type(self).__name__, self.formats, labels)
 
     def pairs(self, columns: Sequence[Any], drawn: Any = None) -> tuple[list[tuple[str, str]], tuple[int, ...]]:
         """The (query, document) pairs that a cross-encoder scores for columns of texts, and how many a row has."""
@@ -244,6 +248,34 @@ class Loss(nn.Module):
         with full_precision(a.embedding):
             return self.scorer.pairwise(a, b)
 
+    def pairwise_each(self, a: Output, others: Sequence[Output]) -> Tensor:
+        """Similarities of item i with item i of each other record, [n, k], in float32 at least."""
+        if len(others) == 1:
+            return self.pairwise(a, others[0])[:, None]
+        with full_precision(a.embedding):
+            together = getattr(self.scorer, "pairwise_each", None)
+            if together is None:
+                return torch.stack([self.scorer.pairwise(a, other) for other in others], 1)
+            each: Tensor = together(a, others)
+            return each
+
+    def distances(self, a: Output, b: Output) -> Tensor:
+        """Distances of item i and item i, [n]: what their similarity lacks to the highest.
+
+        Raises:
+            LossError: the similarity has no highest value.
+        """
+        highest = getattr(self.scorer, "highest", None)
+        if highest is None:
+            raise LossError(
+                f"{type(self).__name__}.similarity",
+                expected="one with a highest value, for the distance from it",
+                got=self.similarity_name,
+                fix="choose cosine, euclidean or manhattan",
+            )
+        distances: Tensor = highest - self.pairwise(a, b)
+        return distances
+
     @property
     def similarity(self) -> str | Similarity | None:
         """The similarity as it was given: a name, an object, or None for the family's default.
@@ -370,10 +402,15 @@ class Loss(nn.Module):
         """Warn once, or raise if `strict`, of a batch that teaches one of the losses nothing.
 
         Labels on another device are not read; collators check them before.
+
+        Raises:
+            LossError: labels of values that a loss does not know.
         """
         if labels is not None and labels.device.type != "cpu":
             return
         for _, loss in self.tree():
+            if labels is not None and not loss.inner:
+                loss.check_labels(labels)
             reason = loss.idle(rows, columns, labels)
             if reason and self.strict:
                 raise LossError(type(loss).__name__, got=f"a batch that teaches nothing: {reason}")

@@ -101,7 +101,10 @@ class Similarity(Protocol):
     """Similarities of records, higher is nearer.
 
     Optional: `transform(record) -> Tensor [n, d]`, where the similarity is the inner product of
-    transformed vectors; tiled scoring then runs as fused matrix products.
+    transformed vectors; tiled scoring then runs as fused matrix products. `pairwise_each(a, others)`: as
+    `pairwise` with two or more others, to [n, k], at less cost. `highest`: that of an item with itself, where
+    it is the same for all and none is higher; distances are what a similarity lacks to it. `bound`: what its
+    absolute value never exceeds.
     """
 
     def __call__(self, a: Output, b: Output) -> Tensor:

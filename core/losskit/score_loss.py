@@ -28,7 +28,7 @@ Activation = Literal["identity", "sigmoid", "tanh", "relu"]
 
 
 class ScoreLoss(Loss):
-    """Base of losses on scores: write a `card`, a constructor, and `score`.
+    """Base of losses on scores: write a `card`, a constructor, and `score` or `per_query`.
 
     With a cross-encoder the scores are its logits; with any other encoder they are `scale` times the similarity
     of a query with its documents.
@@ -68,53 +68,79 @@ class ScoreLoss(Loss):
             )
 
     def score(self, scores: Tensor, labels: Tensor, where: Tensor) -> Value:
-        """The loss of scored lists.
+        """The loss of scored lists; unless written, the mean of `per_query`.
 
         Args:
             scores: [q, n].
             labels: [q, n]; for margins [q, n - 1].
             where: [q, n], True where there is a document.
         """
-        raise NotImplementedError(f"{type(self).__name__}.score")
+        return _mean(self.per_query(scores, labels, where))
+
+    def per_query(self, scores: Tensor, labels: Tensor, where: Tensor) -> Tensor:
+        """The loss of each list, [q], for a loss that is their mean; with `uses_weights` they are weighted."""
+        raise NotImplementedError(f"{type(self).__name__}.score or per_query")
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:
         """Score the tuples `rows`, pad their lists, and hand them to `score`."""
-        picked = [column[rows] for column in columns]
-        flat, lists = self._flat_scores(picked)
-        activation = ACTIVATIONS[self.activation] if isinstance(self.activation, str) else self.activation
-        scores, where = pad_lists(activation(promoted(flat)), lists)
         assert labels is not None
-        return self.score(scores, _padded_labels(labels, columns, rows, lists), where)
+        picked = [column[rows] for column in columns]
+        scores, where = self._scores(picked)
+        padded = _padded_labels(labels, columns, rows)
+        weight = picked[0].parts.get("weight")
+        if not isinstance(weight, Tensor):
+            return self.score(scores, padded, where)
+        if picked[0].lists is not None:  # one per item, of which all of a list are equal
+            weight = pad_lists(weight, picked[0].lists)[0][:, 0]
+        return _mean(self.per_query(scores, padded, where) * weight)
 
-    def _flat_scores(self, columns: Sequence[Output]) -> tuple[Tensor, tuple[int, ...]]:
-        """Scores of all documents, list after list, and the length of each list."""
-        first = columns[0]
-        if len(columns) == 1:
-            assert first.embedding is not None
-            if first.embedding.ndim != 1:
-                raise LossError(
-                    f"scores for {type(self).__name__}",
-                    expected="one score per pair",
-                    got=f"{first.embedding.shape[1]} per pair",
-                    fix="give the cross-encoder num_labels=1",
-                )
-            return first.embedding, first.lists or (1,) * first.items
-        documents = columns[1:]
-        if len(documents) == 1:
-            lists = documents[0].lists or (1,) * first.items
-            if documents[0].lists is not None:
-                first = first[tuple_index(lists, documents[0].items, first.tensors()[0].device)]
-            return self.pairwise(first, documents[0]) * self.scale, lists
-        scores = torch.stack([self.pairwise(first, each) for each in documents], dim=1)
-        return scores.flatten() * self.scale, (len(documents),) * first.items
+    def _scores(self, columns: Sequence[Output]) -> tuple[Tensor, Tensor]:
+        """The scores of lists, padded to [q, n], and where there is one."""
+        activation = ACTIVATIONS[self.activation] if isinstance(self.activation, str) else self.activation
+        first, *documents = columns
+        if len(documents) > 1:
+            scores = activation(self._scaled(self.pairwise_each(first, documents)))
+            return scores, torch.ones_like(scores, dtype=torch.bool)
+        if not documents:
+            return pad_lists(activation(self._given(first)), first.lists or (1,) * first.items)
+        lists = documents[0].lists
+        if lists is not None:
+            first = first[tuple_index(lists, documents[0].items, first.tensors()[0].device)]
+        scores = activation(self._scaled(self.pairwise(first, documents[0])))
+        return pad_lists(scores, lists or (1,) * first.items)
+
+    def _scaled(self, similarities: Tensor) -> Tensor:
+        similarities = promoted(similarities)
+        return similarities if self.scale == 1.0 else similarities * self.scale
+
+    def _given(self, column: Output) -> Tensor:
+        """The scores of a cross-encoder, in float32 at least."""
+        scores = column.embedding
+        assert scores is not None
+        if scores.ndim != 1:
+            raise LossError(
+                f"scores for {type(self).__name__}",
+                expected="one score per pair",
+                got=f"{scores.shape[1]} per pair",
+                fix="give the cross-encoder num_labels=1",
+            )
+        return promoted(scores)
 
 
-def _padded_labels(labels: Tensor, columns: Sequence[Output], rows: slice, lists: Sequence[int]) -> Tensor:
-    """The labels of the tuples `rows`, padded like their scores."""
+def _mean(values: Tensor) -> Tensor:
+    """0, connected, of no values."""
+    return values.sum() / max(1, values.shape[0])
+
+
+def _padded_labels(labels: Tensor, columns: Sequence[Output], rows: slice) -> Tensor:
+    """The labels of the tuples `rows`: one per document, or for margins one less, padded like scores."""
     if labels.ndim == 2:
         return labels[rows]
-    owner = columns[-1].lists
-    if owner is None:
-        return labels[rows].view(len(lists), -1)
-    padded, _ = pad_lists(Output(labels, lists=owner)[rows].tensors()[0], lists)
-    return padded
+    lists = columns[-1].lists
+    if lists is None:
+        return labels.reshape(columns[0].tuples, -1)[rows]
+    if labels.shape[0] != columns[-1].items:
+        lists = tuple(max(count - 1, 0) for count in lists)
+    picked = Output(labels, lists=lists)[rows]
+    assert picked.lists is not None
+    return pad_lists(picked.tensors()[0], picked.lists)[0]

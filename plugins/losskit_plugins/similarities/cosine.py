@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from losskit import Card, Output
@@ -19,6 +21,9 @@ class CosineSimilarity:
         formula="a b / (|a| |b|)",
     )
 
+    highest = 1.0
+    bound = 1.0
+
     def transform(self, record: Output) -> Tensor:
         """Unit vectors: the similarity is their inner product."""
         return normalize(record.embedding)
@@ -30,3 +35,7 @@ class CosineSimilarity:
     def pairwise(self, a: Output, b: Output) -> Tensor:
         """Item i with item i, [n]."""
         return pairwise_cosine(a.embedding, b.embedding)
+
+    def pairwise_each(self, a: Output, others: Sequence[Output]) -> Tensor:
+        """Item i with item i of each other, [n, k]."""
+        return pairwise_cosine(a.embedding, *(other.embedding for other in others))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from losskit import Card, Output
-from losskit.math import promoted
+from losskit.math import pairwise_dot, promoted
 
 __all__ = ["DotSimilarity"]
 
@@ -29,4 +31,8 @@ class DotSimilarity:
 
     def pairwise(self, a: Output, b: Output) -> Tensor:
         """Item i with item i, [n]."""
-        return (self.transform(a) * self.transform(b)).sum(-1)
+        return pairwise_dot(a.embedding, b.embedding)
+
+    def pairwise_each(self, a: Output, others: Sequence[Output]) -> Tensor:
+        """Item i with item i of each other, [n, k]."""
+        return pairwise_dot(a.embedding, *(other.embedding for other in others))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from losskit import Card, Output
-from losskit.math import promoted
+from losskit.math import pairwise_distance, promoted
 
 __all__ = ["EuclideanSimilarity"]
 
@@ -20,6 +22,8 @@ class EuclideanSimilarity:
         formula="-|a - b|_2",
     )
 
+    highest = 0.0
+
     def __call__(self, a: Output, b: Output) -> Tensor:
         """All pairs, [n, m]; the gradient at distance 0 is 0."""
         # Without the matrix-product shortcut: it loses near pairs to rounding.
@@ -29,4 +33,8 @@ class EuclideanSimilarity:
 
     def pairwise(self, a: Output, b: Output) -> Tensor:
         """Item i with item i, [n]; the gradient at distance 0 is 0."""
-        return -torch.linalg.vector_norm(promoted(a.embedding) - promoted(b.embedding), dim=-1)
+        return -pairwise_distance(a.embedding, b.embedding)
+
+    def pairwise_each(self, a: Output, others: Sequence[Output]) -> Tensor:
+        """Item i with item i of each other, [n, k]."""
+        return -pairwise_distance(a.embedding, *(other.embedding for other in others))

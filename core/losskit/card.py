@@ -73,10 +73,11 @@ class Card:
     Args:
         formats: the data a loss trains on; empty for other kinds.
         encoders: encoder families it works with, of `FAMILIES`.
-        needs: what it reads of an `Output` beyond the embedding: "layers", "input_ids", names in `parts`.
+        needs: what it reads of an `Output` beyond the embedding: "layers", "input_ids", names in `parts`;
+            with `?` only where the features have an entry of that name.
         row_wise: the loss of a batch is the mean of the losses of its rows given all columns.
         stochastic: it draws random numbers.
-        reads: which columns each encoder reads, `{"model": [0], "guide": None}`; None: all.
+        reads: which columns each encoder reads, `{"model": [0], "guide": None}`; None: all, -1: the last.
         fixed_dimension: its parameters, draws or state have the encoder's width.
         memory: growth beyond its inputs, in B, D, V, n; "tile" when bounded.
         formula: the loss in one line.

@@ -1,11 +1,20 @@
 """The built-in losses and wrappers by name, for type checkers; a test compares with what is registered."""
 
+from losskit_plugins.losses.contrastive_tension import ContrastiveTensionLoss as ContrastiveTensionLoss
+from losskit_plugins.losses.contrastive_tension_in_batch_negatives import (
+    ContrastiveTensionLossInBatchNegatives as ContrastiveTensionLossInBatchNegatives,
+)
 from losskit_plugins.losses.cosent import CoSENTLoss as CoSENTLoss
+from losskit_plugins.losses.embed_distill import EmbedDistillLoss as EmbedDistillLoss
 from losskit_plugins.losses.list_net import ListNetLoss as ListNetLoss
+from losskit_plugins.losses.mse import MSELoss as MSELoss
 from losskit_plugins.losses.multiple_negatives_ranking import (
     MultipleNegativesRankingLoss as MultipleNegativesRankingLoss,
 )
+from losskit_plugins.losses.softmax import SoftmaxLoss as SoftmaxLoss
+from losskit_plugins.wrappers.adaptive_layer import AdaptiveLayerLoss as AdaptiveLayerLoss
 from losskit_plugins.wrappers.matryoshka import MatryoshkaLoss as MatryoshkaLoss
+from losskit_plugins.wrappers.matryoshka_2d import Matryoshka2dLoss as Matryoshka2dLoss
 from losskit_plugins.wrappers.weighted_sum import WeightedSumLoss as WeightedSumLoss
 
 def __getattr__(name: str) -> type: ...

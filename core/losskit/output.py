@@ -29,6 +29,15 @@ class Tokens:
     mask: Tensor
     fill: float = 0.0
 
+    def leading(self) -> Tokens:
+        """The same tokens with those that count in front, wherever the padding was.
+
+        >>> Tokens(torch.tensor([[0, 7, 8]]), torch.tensor([[False, True, True]])).leading().values
+        tensor([[7, 8, 0]])
+        """
+        order = self.mask.logical_not().to(torch.int8).argsort(dim=1, stable=True)
+        return Tokens(self.values.gather(1, order), self.mask.gather(1, order), self.fill)
+
 
 @dataclass(frozen=True, eq=False)
 class Output:

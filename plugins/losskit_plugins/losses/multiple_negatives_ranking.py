@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from losskit import Card, Execution, Format, Loss, Output, Similarity
 from losskit.errors import LossError
-from losskit.math import Block, promoted, softmax_cross_entropy, tuple_index
+from losskit.math import softmax_cross_entropy
+
+from ._in_batch import InBatch
 
 __all__ = ["MultipleNegativesRankingLoss", "info_nce"]
 
@@ -107,10 +108,10 @@ class MultipleNegativesRankingLoss(Loss):
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:
         """The contrastive loss of the tuples `rows` against the documents, and anchors, of all tuples."""
-        batch = _Batch(columns, rows)
+        batch = InBatch(columns, rows)
         scale = self.scale if self.scale is not None else 20.0 if self.similarity_name == "cosine" else 1.0
-        penalty = partial(batch.penalty, self.hardness_mode, self.hardness_strength / scale)
-        first = batch.query_to_doc(penalty if self.hardness_mode and self.hardness_strength else None)
+        hard = self.hardness_mode if self.hardness_strength else None
+        first = batch.query_to_doc(None if hard is None else batch.penalty(hard, self.hardness_strength / scale))
         others = [getattr(batch, direction)() for direction in self.directions if direction != "query_to_doc"]
         cross_entropy = partial(softmax_cross_entropy, weights=batch.weights, similarity=self.scorer, scale=scale)
         if self.partition_mode == "joint":
@@ -150,99 +151,3 @@ class MultipleNegativesRankingLoss(Loss):
                 got=repr(self.directions),
                 fix="a direction without a positive needs partition_mode='joint'",
             )
-
-
-class _Batch:
-    """The rows of the softmax: one per positive of the tuples in question.
-
-    `owners` holds the tuple of each row, `targets` its positive's place among all documents, `weights` what
-    it counts.
-    """
-
-    def __init__(self, columns: Sequence[Output], rows: slice) -> None:
-        self.columns = columns
-        self.anchors, positives = columns[0], columns[1]
-        self.documents = positives if len(columns) == 2 else Output.cat(columns[1:])
-        self.counts = positives.lists
-        self.n_positives = positives.items
-        self.device = positives.embedding.device
-        self.first, self.last = rows.start, rows.stop
-        if self.counts is not None:
-            self.first, self.last = sum(self.counts[: rows.start]), sum(self.counts[: rows.stop])
-        self.targets = torch.arange(self.first, self.last, device=self.device)
-        self.weights = self._weights(rows)
-        # A record that stands in several places is the very same object: scoring then works on it once.
-        every_row = (self.first, self.last) == (0, self.n_positives)
-        self.row_positives = positives if every_row else positives.map(lambda t: t[self.first : self.last])
-        if self.counts is None:
-            self.row_anchors = self.anchors if every_row else self.anchors[rows]
-        else:
-            self.row_anchors = self.anchors[self.owners]
-
-    @property
-    def owners(self) -> Tensor:
-        """Made when asked for: most batches never do."""
-        return self.document_owners[self.first : self.last]
-
-    @property
-    def document_owners(self) -> Tensor:
-        """The tuple of each document."""
-        return torch.cat([tuple_index(c.lists, c.items, self.device) for c in self.columns[1:]])
-
-    def _weights(self, rows: slice) -> Tensor:
-        """The mean over tuples of the mean over their positives, times sample weights."""
-        dtype = promoted(self.documents.embedding).dtype
-        share = torch.full(
-            (self.last - self.first,), 1 / max(1, rows.stop - rows.start), device=self.device, dtype=dtype
-        )
-        if self.counts is not None:
-            share = share / torch.tensor(self.counts, device=self.device, dtype=dtype)[self.owners]
-        weight = self.anchors.parts.get("weight")
-        return share if weight is None else share * weight[self.owners].to(dtype)
-
-    def query_to_doc(self, penalty: Any = None) -> Block:
-        """Each anchor with all documents, without its other positives."""
-        if self.counts is None:
-            return Block(self.row_anchors, self.documents, penalty)
-
-        def adjust(logits: Tensor, part: slice) -> Tensor:
-            columns = torch.arange(logits.shape[1], device=logits.device)
-            siblings = self._own(part) & (columns < self.n_positives) & (columns != self.targets[part, None])
-            added = torch.zeros_like(logits) if penalty is None else penalty(logits, part)
-            return added.masked_fill_(siblings, float("-inf"))
-
-        return Block(self.row_anchors, self.documents, adjust)
-
-    def query_to_query(self) -> Block:
-        """Each anchor with the other anchors."""
-        return Block(self.row_anchors, self.anchors, self._without_own_anchor)
-
-    def doc_to_query(self) -> Block:
-        """Each positive with all anchors, its own among them."""
-        return Block(self.row_positives, self.anchors)
-
-    def doc_to_doc(self) -> Block:
-        """Each positive with the documents of other tuples."""
-
-        def adjust(logits: Tensor, part: slice) -> Tensor:
-            return torch.zeros_like(logits).masked_fill_(self._own(part), float("-inf"))
-
-        return Block(self.row_positives, self.documents, adjust)
-
-    def penalty(self, mode: str, strength: float, logits: Tensor, part: slice) -> Tensor:
-        """`strength` times the logits of the negatives that the hardness mode picks."""
-        own = self._own(part)
-        columns = torch.arange(logits.shape[1], device=logits.device)
-        picked = {
-            "in_batch_negatives": ~own,
-            "hard_negatives": own & (columns >= self.n_positives),
-            "all_negatives": columns != self.targets[part, None],
-        }[mode]
-        return (logits * strength).masked_fill_(~picked, 0.0)
-
-    def _own(self, part: slice) -> Tensor:
-        return self.document_owners == self.owners[part, None]
-
-    def _without_own_anchor(self, logits: Tensor, part: slice) -> Tensor:
-        own = torch.arange(logits.shape[1], device=logits.device) == self.owners[part, None]
-        return torch.zeros_like(logits).masked_fill_(own, float("-inf"))

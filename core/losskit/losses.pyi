@@ -6,10 +6,16 @@ from losskit_plugins.losses.contrastive_tension_in_batch_negatives import (
 )
 from losskit_plugins.losses.cosent import CoSENTLoss as CoSENTLoss
 from losskit_plugins.losses.embed_distill import EmbedDistillLoss as EmbedDistillLoss
+from losskit_plugins.losses.gist import GISTEmbedLoss as GISTEmbedLoss
+from losskit_plugins.losses.improved_contrastive import ImprovedContrastiveLoss as ImprovedContrastiveLoss
 from losskit_plugins.losses.list_net import ListNetLoss as ListNetLoss
+from losskit_plugins.losses.mega_batch_margin import MegaBatchMarginLoss as MegaBatchMarginLoss
 from losskit_plugins.losses.mse import MSELoss as MSELoss
 from losskit_plugins.losses.multiple_negatives_ranking import (
     MultipleNegativesRankingLoss as MultipleNegativesRankingLoss,
+)
+from losskit_plugins.losses.multiple_negatives_symmetric_ranking import (
+    MultipleNegativesSymmetricRankingLoss as MultipleNegativesSymmetricRankingLoss,
 )
 from losskit_plugins.losses.softmax import SoftmaxLoss as SoftmaxLoss
 from losskit_plugins.wrappers.adaptive_layer import AdaptiveLayerLoss as AdaptiveLayerLoss

@@ -13,6 +13,8 @@ from losskit.errors import LossError
 from losskit.loss import Value
 from losskit.wrapper import prefixed
 
+from .schedule import check_number, check_schedule, scheduled
+
 __all__ = ["WeightedSumLoss"]
 
 
@@ -22,17 +24,20 @@ class WeightedSumLoss(Wrapper):
     Args:
         model: the encoder.
         losses: by name.
-        weights: by the same names; None: 1 each. A loss of weight 0 is not computed.
+        weights: by the same names, a number or a schedule such as
+            `{"schedule": "linear", "from": 0, "to": 1, "delay": 0.1, "warmup": 0.3}` (see `scheduled`), which
+            follows the training's progress and stands at its end in evaluation. A missing weight is 1, None: all.
+            A loss whose weight is the number 0 is not computed.
         execution: how records come about.
 
     Raises:
-        LossError: no loss, a weight without a loss, or losses that no common data fits.
+        LossError: no loss, a weight without a loss or that is none, or losses that no common data fits.
     """
 
     card = Card(
         encoders=["dense", "sparse", "multi-vector", "cross-encoder"],
         memory="B",
-        formula="sum over k of w_k loss_k",
+        formula="sum over k of w_k(progress) loss_k",
         relations=["With one loss of weight 1 it is that loss."],
     )
 
@@ -40,7 +45,7 @@ class WeightedSumLoss(Wrapper):
         self,
         model: Any,
         losses: Mapping[str, Loss],
-        weights: Mapping[str, float] | None = None,
+        weights: Mapping[str, float | Mapping[str, Any]] | None = None,
         *,
         execution: Execution | None = None,
     ) -> None:
@@ -97,8 +102,8 @@ class WeightedSumLoss(Wrapper):
         """Every loss under its name, times its weight."""
         values: dict[str, Tensor] = {}
         for name, loss in self.losses.items():
-            weight = 1.0 if self.weights is None else self.weights.get(name, 1.0)
-            if weight:
+            weight = self._weight(name)
+            if weight is not None:
                 for key, each in prefixed(name, loss.compute(columns, _labels_for(loss, labels), rows)).items():
                     values[key] = each * weight
         return values
@@ -144,15 +149,25 @@ class WeightedSumLoss(Wrapper):
                 )
         return made[first]
 
+    def _weight(self, name: str) -> float | None:
+        """The weight of a loss at this moment; None where it is left out for good."""
+        weight = 1.0 if self.weights is None else self.weights.get(name, 1.0)
+        if isinstance(weight, Mapping):
+            return scheduled(weight, self.progress)
+        return weight or None
+
     def _check_options(self) -> None:
         name = type(self).__name__
         if not self.losses:
             raise LossError(f"{name}.losses", expected="one loss or more", got="none")
-        if self.weights is not None and not any(self.weights.get(key, 1.0) for key in self.losses):
+        if self.weights is not None and all(self.weights.get(key) == 0 for key in self.losses):
             raise LossError(f"{name}.weights", expected="one that is not 0", got=repr(self.weights))
         unknown = sorted(set(self.weights or ()) - set(self.losses))
         if unknown:
             raise LossError(f"{name}.weights", expected=f"names among {', '.join(self.losses)}", got=", ".join(unknown))
+        for key, weight in (self.weights or {}).items():
+            check = check_schedule if isinstance(weight, Mapping) else check_number
+            check(f"{name}.weights.{key}", weight)
         if not self.formats:
             raise LossError(
                 f"{name}.losses",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from losskit import Card, Format, Loss, LossError
+import losskit
+from losskit import Card, Direct, Format, Loss, LossError
+from losskit.clock import Clock
 from losskit.testing import ToyEncoder, laws, subjects
 from losskit_plugins.losses.cosent import CoSENTLoss
 from losskit_plugins.losses.list_net import ListNetLoss
@@ -39,7 +43,15 @@ def lists(model):
     return WeightedSumLoss(model, {"a": ListNetLoss(model), "b": ListNetLoss(model, activation="tanh")})
 
 
+def scheduled_order(model):
+    losses = {"ranking": MultipleNegativesRankingLoss(model), "order": CoSENTLoss(model)}
+    loss = WeightedSumLoss(model, losses, {"order": {"schedule": "cosine", "to": 0.5}})
+    loss.set_clock(Clock(progress=0.4))
+    return loss
+
+
 SUBJECTS = [
+    *subjects(scheduled_order, kind="wrapper", families=["dense"]),
     *subjects(ranking_and_order, kind="wrapper", families=["dense"]),
     *subjects(two_rankings, kind="wrapper", families=["dense", "sparse"], weights=True),
     *subjects(alone, kind="wrapper", families=["dense"], equals=MultipleNegativesRankingLoss),
@@ -62,6 +74,70 @@ def test_adds_each_loss_under_its_name():
     ranking = MultipleNegativesRankingLoss().compute_loss_from_embeddings(embeddings)
     order = CoSENTLoss().compute_loss_from_embeddings(embeddings, labels)
     assert got == {"ranking": ranking, "order": 0.25 * order}
+
+
+def shape(name, passed):
+    return {"constant": 1.0, "linear": passed, "quadratic": passed * passed,
+            "cosine": 0.5 - 0.5 * math.cos(passed * math.pi)}[name]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["constant", "linear", "quadratic", "cosine"])
+def test_weights_follow_the_progress_and_stand_at_their_end_in_evaluation(name):
+    model = ToyEncoder(seed=0)
+    schedule = {"schedule": name, "from": 0.5, "to": 2.0, "delay": 0.2, "warmup": 0.4}
+    expression = {"name": "weighted-sum", "losses": {"one": "cosent", "two": "cosent"}, "weights": {"two": schedule}}
+    loss = losskit.build(expression, model)
+    assert loss.get_config_dict()["weights"] == {"two": schedule}
+    features, labels = [model.preprocess(["a", "b", "c"]), model.preprocess(["d", "e", "f"])], torch.arange(3.0)
+
+    def ratio():
+        values = loss(features, labels)
+        return (values["two"] / values["one"]).item()
+
+    with pytest.raises(LossError, match=r"WeightedSumLoss.progress: expected to be set by the trainer, got nothing"):
+        ratio()
+    for progress in (0.0, 0.1, 0.2, 0.3, 0.5, 0.6, 0.9, 1.0):
+        loss.set_clock(Clock(progress=progress))
+        passed = min((progress - 0.2) / 0.4, 1.0)
+        expected = 0.5 if progress < 0.2 else 0.5 + 1.5 * shape(name, passed)
+        assert ratio() == pytest.approx(expected)
+    loss.set_clock(Clock(progress=0.3))
+    model.eval()
+    assert ratio() == pytest.approx(2.0)
+
+
+def test_a_slice_that_is_computed_again_has_the_weight_of_its_forward():
+    model = ToyEncoder(seed=0)
+    losses = {"ranking": MultipleNegativesRankingLoss(model)}
+    gradients = []
+    for rows in (None, 1):
+        loss = WeightedSumLoss(model, losses, {"ranking": {}}, execution=Direct(rows=rows))
+        loss.set_clock(Clock(progress=0.25))
+        value = loss([model.preprocess(["a b", "c"]), model.preprocess(["d", "e"])])["ranking"]
+        loss.set_clock(Clock(progress=0.75))
+        model.zero_grad()
+        value.backward()
+        gradients.append(model.first.weight.grad.clone())
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(
+    ("weight", "words"),
+    [
+        ({"shape": "linear"}, r"weights.a.shape: expected a key of a schedule \(schedule, from, to, delay, warmup\)"),
+        ({"schedule": "cubic"}, "weights.a.schedule: expected one of constant, linear, quadratic, cosine, got 'cubic'"),
+        ({"to": "much"}, "weights.a.to: expected a finite number, got 'much'"),
+        ({"from": math.nan}, "weights.a.from: expected a finite number, got nan"),
+        ({"warmup": 1.5}, r"weights.a.warmup: expected a share of the training, in \[0, 1\], got 1.5"),
+        ({"delay": -0.1}, r"weights.a.delay: expected a share of the training, in \[0, 1\], got -0.1"),
+        ({"delay": 0.5, "warmup": 0.6}, "weights.a: expected delay and warmup of at most 1 together, got 0.5 and 0.6"),
+        (math.inf, "weights.a: expected a finite number, got inf"),
+        (True, "weights.a: expected a finite number, got True"),
+    ],
+)
+def test_refuses_weights_that_are_none(weight, words):
+    with pytest.raises(LossError, match=words):
+        WeightedSumLoss(None, {"a": CoSENTLoss()}, {"a": weight})
 
 
 def test_takes_the_data_that_every_loss_takes():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -366,9 +366,17 @@ class Loss(nn.Module):
         self._clock = clock
 
     def owned_state(self) -> dict[str, Tensor]:
-        """Parameters and buffers of this loss and all that it wraps, without the models."""
+        """Parameters and buffers of this loss and all that it wraps, without the models; what is shared, once."""
         models = tuple(f"{path}.model." if path else "model." for path, _ in self.tree())
-        return {key: value for key, value in self.state_dict().items() if not key.startswith(models)}
+        parameters = dict(self.named_parameters(remove_duplicate=False))
+        known = {id(parameter) for key, parameter in parameters.items() if key.startswith(models)}
+        state: dict[str, Tensor] = {}
+        for key, value in self.state_dict().items():
+            parameter = parameters.get(key, value)
+            if not key.startswith(models) and id(parameter) not in known:
+                known.add(id(parameter))
+                state[key] = value
+        return state
 
     def load_owned_state(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `owned_state` gave; buffers take their saved shapes.
@@ -488,7 +496,7 @@ class Loss(nn.Module):
     def _encoded(self, features: Sequence[Features], riders: Sequence[Riders]) -> list[Output]:
         """One record per column, with lists, weights and what further encoders make of it."""
         losses = [loss for _, loss in self.tree()]
-        needs = tuple(dict.fromkeys(need for loss in losses for need in loss.needs))
+        needs = _met({need: None for loss in losses for need in loss.needs}, features)
         read = columns_read([loss for loss in losses if not loss.inner], "model", len(features))
         made = iter(encode(self.encoder, self.model, [features[index] for index in read], self.execution, needs))
         columns = [
@@ -637,6 +645,12 @@ def _options(cls: type) -> list[str]:
     """The names of a constructor's options."""
     constructor: Any = cls.__init__  # type: ignore[misc]
     return [name for name in list(inspect.signature(constructor).parameters)[1:] if name not in ("model", "execution")]
+
+
+def _met(needs: Iterable[str], features: Sequence[Features]) -> tuple[str, ...]:
+    """What encoders are asked for: an optional need where all features have it."""
+    asked = (need.removesuffix("?") for need in needs if need[-1] != "?" or all(need[:-1] in each for each in features))
+    return tuple(dict.fromkeys(asked))
 
 
 def _with_lists(column: Output, lists: tuple[int, ...] | None) -> Output:

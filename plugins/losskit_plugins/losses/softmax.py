@@ -140,9 +140,9 @@ class SoftmaxLoss(Loss):
             raise LossError(f"{name}.concatenate", expected=expected, got=repr(concatenate))
         self.classifier = self.owned_linear(num_labels, vectors=len(self.concatenate), dimension=dimension)
 
-    def check_labels(self, labels: Tensor) -> None:
+    def check_labels(self, columns: int, labels: Tensor) -> None:
         """Refuse classes that there are not."""
-        super().check_labels(labels)
+        super().check_labels(columns, labels)
         if labels.is_floating_point():
             return
         low, high = (int(bound) for bound in labels.aminmax())

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import threshold
 
-from losskit import Card, Execution, Format, Loss, Output, Similarity
+from losskit import Card, Encoder, Execution, Format, Loss, Output, Similarity
 from losskit.errors import LossError
 from losskit.math import inner_products, normalize, softmax_cross_entropy
 
@@ -111,7 +111,7 @@ class GISTEmbedLoss(Loss):
     def __init__(
         self,
         model: Any,
-        guide: Any,
+        guide: Encoder,
         temperature: float = 0.01,
         margin_strategy: Strategy = "absolute",
         margin: float = 0.0,
@@ -129,7 +129,12 @@ class GISTEmbedLoss(Loss):
         self.contrast_anchors = contrast_anchors
         self.contrast_positives = contrast_positives
         self.similarity = similarity
-        self._check_options(guide)
+        self._check_options()
+
+    @property
+    def guide(self) -> Encoder:
+        """The frozen guide."""
+        return self.frozen["guide"]
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:
         """The contrastive loss of the tuples `rows` against the documents, and anchors, of all tuples."""
@@ -177,15 +182,15 @@ class GISTEmbedLoss(Loss):
             )
         return normalize(record.embedding.detach())
 
-    def _check_options(self, guide: Any) -> None:
+    def _check_options(self) -> None:
         name = type(self).__name__
-        if guide is None:
+        if self.guide is None:
             raise LossError(f"{name}.guide", expected="an encoder that embeds", got="None")
         if not self.temperature > 0:
             raise LossError(f"{name}.temperature", expected="a positive number", got=repr(self.temperature))
         if self.margin_strategy not in get_args(Strategy):
             choices = " or ".join(map(repr, get_args(Strategy)))
             raise LossError(f"{name}.margin_strategy", expected=choices, got=repr(self.margin_strategy))
-        family = self.view(guide).family
+        family = self.view(self.guide).family
         if family not in ("dense", "sparse"):
             raise LossError(f"{name}.guide", expected="an encoder of one vector per text", got=f"one that is {family}")

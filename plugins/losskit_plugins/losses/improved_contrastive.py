@@ -30,7 +30,7 @@ class ImprovedContrastiveLoss(MultipleNegativesRankingLoss):
         formats=[Format(inputs=["anchor", "positive", "negative*"], labels="none")],
         encoders=["dense", "sparse", "multi-vector"],
         memory="tile",
-        formula="mean over i of log(sum_j e^(q_i d_j) + e^(q_j d_i) + sum_{j != i} e^(q_i q_j) + e^(d_i d_j)) - q_i d_i",
+        formula="mean over i of log(sum_j e^(q_i d_j) + e^(q_j d_i) + sum_(j != i) e^(q_i q_j) + e^(d_i d_j)) - q_id_i",
         citation="""@misc{li2023towards,
   title = {Towards General Text Embeddings with Multi-stage Contrastive Learning},
   author = {Li, Zehan and Zhang, Xin and Zhang, Yanzhao and Long, Dingkun and Xie, Pengjun and Zhang, Meishan},

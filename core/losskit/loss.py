@@ -620,9 +620,8 @@ class Loss(nn.Module):
         parts = [self.denominator(columns, labels, slice(*ends[rank : rank + 2])) for rank in range(len(tuples))]
         mine = self.denominator(columns, labels, rows)
         if not isinstance(value, dict):
-            scaled: Tensor = value * share(mine, parts, None)
-            return scaled
-        return {key: each * share(mine, parts, key) for key, each in value.items()}
+            return share(value, mine, parts, None)
+        return {key: share(each, mine, parts, key) for key, each in value.items()}
 
 
 @contextlib.contextmanager

@@ -16,16 +16,19 @@ Value = Tensor | dict[str, Tensor]
 """A scalar, or scalars by name whose sum is the objective."""
 
 
-def share(mine: Any, parts: Sequence[Any], key: str | None) -> Any:
-    """W d_r / sum(d): by what a rank's value is multiplied, so that the mean over W ranks is the joint value.
+def share(value: Tensor, mine: Any, parts: Sequence[Any], key: str | None) -> Tensor:
+    """W d_r / sum(d) times a rank's value, so that the mean over W ranks is the joint value.
 
     Args:
+        value: of this rank.
         mine: this rank's denominator d_r, a number or a dict by component.
         parts: those of all ranks.
         key: of the component; None where there is one number.
     """
     own, all_of_them = _of(mine, key), [_of(part, key) for part in parts]
-    return len(parts) * own / _safe(sum(all_of_them))
+    # In this order, for a quotient of integer tensors would be rounded to float32.
+    scaled: Tensor = value * (len(parts) * own) / _safe(sum(all_of_them))
+    return scaled
 
 
 def weighted_mean(values: Sequence[Value], weights: Sequence[Any]) -> Value:
@@ -41,7 +44,7 @@ def weighted_mean(values: Sequence[Value], weights: Sequence[Any]) -> Value:
 
 def _mean_of(values: Sequence[Any], weights: Sequence[Any]) -> Tensor:
     total = _safe(sum(weights))
-    terms: list[Tensor] = [value * (weight / total) for value, weight in zip(values, weights, strict=True)]
+    terms: list[Tensor] = [value * weight / total for value, weight in zip(values, weights, strict=True)]
     return torch.stack(terms).sum()
 
 

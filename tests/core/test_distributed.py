@@ -12,12 +12,13 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from matrix import COMBINATIONS, Combination
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from losskit import Direct, Execution, GradCache, LossError, build
 
-pytestmark = [pytest.mark.multiprocess, pytest.mark.quick]
+pytestmark = pytest.mark.multiprocess
 
 VOCABULARY, WIDTH, ROWS = 40, 6, (3, 5)
 
@@ -212,6 +213,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.quick
 def test_gathered_losses_have_the_gradient_of_the_joined_batch() -> None:
     wanted = {case: expected(case) for case in CASES}
     for found in on_two(gathered):
@@ -221,6 +223,7 @@ def test_gathered_losses_have_the_gradient_of_the_joined_batch() -> None:
             assert len(reductions) == len(set(reductions)), (case, execution, wrapped, "reduced more than once")
 
 
+@pytest.mark.quick
 def test_without_gathering_ddp_averages_the_ranks() -> None:
     features, _ = joined("pairs")
     model = Encoder()
@@ -241,6 +244,7 @@ def test_without_gathering_ddp_averages_the_ranks() -> None:
                 assert_same(used, mean, key)
 
 
+@pytest.mark.quick
 def test_ragged_columns_are_gathered() -> None:
     lists = (2, 4, 1, 3, 2)
     documents, queries = column(12, 7, 1), column(5, 9, 0)
@@ -254,6 +258,7 @@ def test_ragged_columns_are_gathered() -> None:
             assert_same(gradient, wanted[name], (name, execution))
 
 
+@pytest.mark.quick
 def test_fsdp_refuses_what_would_hang() -> None:
     def refused(rank: int) -> str:
         from torch.distributed.device_mesh import init_device_mesh
@@ -270,3 +275,60 @@ def test_fsdp_refuses_what_would_hang() -> None:
 
     for message in on_two(refused):
         assert message.startswith("GradCache with FSDP: expected one forward per column on every rank")
+
+
+WORKING = [each for each in COMBINATIONS if not each.refused]
+Found = tuple[float, dict[str, Tensor]]
+
+
+def value_and_gradients(value: Any, loss: nn.Module) -> Found:
+    total = sum(value.values()) if isinstance(value, dict) else value
+    return float(total.detach()), gradients(value, loss)
+
+
+def in_one_process(combination: Combination) -> Found:
+    loss = combination.build()
+    batch = combination.batch(loss, sum(ROWS))
+    return value_and_gradients(loss(batch.features(loss), batch.flat_labels), loss)
+
+
+def of_the_list(
+    combinations: list[Combination], executions: list[Execution], wanted: dict[str, Found]
+) -> Callable[[int], dict[tuple[str, str], Found]]:
+    """What a rank finds: the loss, which owns parameters and towers, is wrapped as a whole."""
+
+    def found(rank: int) -> dict[tuple[str, str], Found]:
+        rows = range(ROWS[0]) if rank == 0 else range(ROWS[0], sum(ROWS))
+        made = {}
+        for combination in combinations:
+            for execution in executions:
+                loss = combination.build(execution)
+                batch = combination.batch(loss, sum(ROWS)).take(rows)
+                for name, parameter in loss.named_parameters():
+                    parameter.requires_grad_(name in wanted[str(combination)][1])  # DDP waits for all that ask
+                wrapper = DistributedDataParallel(loss)
+                value = wrapper(batch.features(loss), batch.flat_labels)
+                made[str(combination), repr(execution)] = value_and_gradients(value, loss)
+        return made
+
+    return found
+
+
+def require_the_joined_batch(combinations: list[Combination], executions: list[Execution]) -> None:
+    wanted = {str(each): in_one_process(each) for each in combinations}
+    first, second = on_two(of_the_list(combinations, executions, wanted))
+    assert len(first) == len(second) == len(combinations) * len(executions)
+    for (name, execution), (value, gradient) in first.items():
+        other_value, other_gradient = second[name, execution]
+        assert (value + other_value) / 2 == pytest.approx(wanted[name][0], rel=1e-10), (name, execution)
+        assert_same(gradient, wanted[name][1], (name, execution))
+        assert_same(other_gradient, wanted[name][1], (name, execution))
+
+
+@pytest.mark.quick
+def test_every_loss_has_the_gradient_of_the_joined_batch() -> None:
+    require_the_joined_batch([each for each in WORKING if not each.wrapper], [Direct(gather=True)])
+
+
+def test_every_loss_under_every_wrapper_and_cached_has_the_gradient_of_the_joined_batch() -> None:
+    require_the_joined_batch(WORKING, [Direct(gather=True, rows=2), GradCache(gather=True, mini_batch_size=2)])

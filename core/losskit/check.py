@@ -121,14 +121,15 @@ def _check_labels(name: str, formats: Sequence[Format], columns: Sequence[Output
 
 
 def check_values(name: str, formats: Sequence[Format], labels: Tensor) -> None:
-    """Refuse binary labels on the CPU that are neither 0 nor 1.
+    """Refuse labels on the CPU: binary ones that are neither 0 nor 1, and scores that are no numbers.
 
     Raises:
         LossError: says what else there is.
     """
-    if {item.labels for item in formats} != {"binary"} or labels.dtype == torch.bool:
-        return
-    if not torch.equal(labels, labels.square()):
+    kinds = {item.labels for item in formats} - {"none"}
+    if kinds <= {"score", "scores", "margins"} and labels.is_floating_point() and labels.isnan().any():
+        raise LossError(f"labels for {name}", expected="numbers", got="NaN", fix="drop the rows without a label")
+    if kinds == {"binary"} and labels.dtype != torch.bool and not torch.equal(labels, labels.square()):
         others = [value for value in labels.flatten().tolist() if value not in (0, 1)]
         raise LossError(f"labels for {name}", expected="0 or 1", got=f"{others[0]:g}", fix="map them to 0 and 1")
 
@@ -144,8 +145,9 @@ def _label_shapes(kind: str, columns: Sequence[Output]) -> list[tuple[int | None
             return [(rows * (len(columns) - 1),), (rows, len(columns) - 1)]
         return [(columns[-1].items,), *([(rows, lists[0])] if len(set(lists)) == 1 else [])]
     if kind == "margins":
-        if columns[-1].lists is not None:
-            return [(columns[-1].items - rows,)]
+        lists = columns[-1].lists
+        if lists is not None:
+            return [(columns[-1].items - rows,), *([(rows, lists[0] - 1)] if len(set(lists)) == 1 else [])]
         negatives = len(columns) - 2
         return [(rows, negatives), *([(rows,)] if negatives == 1 else [])]
     return [(rows, None), (rows, None, None)]  # distribution, embedding

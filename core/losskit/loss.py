@@ -49,6 +49,8 @@ class Loss(nn.Module):
     card: ClassVar[Card]
     default_similarity: ClassVar[Mapping[str, str]] = {"dense": "cosine", "sparse": "dot", "multi-vector": "maxsim"}
     uses_weights: ClassVar[bool] = False
+    compares_rows: ClassVar[bool] = True
+    """Whether a row may serve another as a negative; False where each row, or pair, is a task of its own."""
 
     drawn: Any = None
     strict: bool = False
@@ -112,8 +114,8 @@ class Loss(nn.Module):
         """Why a batch of so many rows and columns teaches nothing, or nothing; reads labels on the CPU only."""
         return ""
 
-    def check_labels(self, labels: Tensor) -> None:
-        """Raise where labels, on the CPU, have values that their kind or this loss does not know."""
+    def check_labels(self, columns: int, labels: Tensor) -> None:
+        """Raise where the labels of a batch, on the CPU, have values that their kind or this loss does not know."""
         check_values(type(self).__name__, self.formats, labels)
 
     def pairs(self, columns: Sequence[Any], drawn: Any = None) -> tuple[list[tuple[str, str]], tuple[int, ...]]:
@@ -418,7 +420,7 @@ class Loss(nn.Module):
             return
         for _, loss in self.tree():
             if labels is not None and not loss.inner:
-                loss.check_labels(labels)
+                loss.check_labels(columns, labels)
             reason = loss.idle(rows, columns, labels)
             if reason and self.strict:
                 raise LossError(type(loss).__name__, got=f"a batch that teaches nothing: {reason}")

@@ -13,6 +13,7 @@ from .execution import Execution
 from .loss import Loss, Value
 from .math.lists import pad_lists, tuple_index
 from .math.precision import promoted
+from .math.reduce import mean_over_rows
 from .output import Output
 from .protocols import Similarity
 
@@ -75,7 +76,7 @@ class ScoreLoss(Loss):
             labels: [q, n]; for margins [q, n - 1].
             where: [q, n], True where there is a document.
         """
-        return _mean(self.per_query(scores, labels, where))
+        return mean_over_rows(self.per_query(scores, labels, where))
 
     def per_query(self, scores: Tensor, labels: Tensor, where: Tensor) -> Tensor:
         """The loss of each list, [q], for a loss that is their mean; with `uses_weights` they are weighted."""
@@ -92,7 +93,7 @@ class ScoreLoss(Loss):
             return self.score(scores, padded, where)
         if picked[0].lists is not None:  # one per item, of which all of a list are equal
             weight = pad_lists(weight, picked[0].lists)[0][:, 0]
-        return _mean(self.per_query(scores, padded, where) * weight)
+        return mean_over_rows(self.per_query(scores, padded, where), weight)
 
     def _scores(self, columns: Sequence[Output]) -> tuple[Tensor, Tensor]:
         """The scores of lists, padded to [q, n], and where there is one."""
@@ -125,11 +126,6 @@ class ScoreLoss(Loss):
                 fix="give the cross-encoder num_labels=1",
             )
         return promoted(scores)
-
-
-def _mean(values: Tensor) -> Tensor:
-    """0, connected, of no values."""
-    return values.sum() / max(1, values.shape[0])
 
 
 def _padded_labels(labels: Tensor, columns: Sequence[Output], rows: slice) -> Tensor:

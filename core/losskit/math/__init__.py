@@ -7,7 +7,7 @@ from .once import differentiable_once
 from .pairs import pairwise_angle, pairwise_cosine, pairwise_distance, pairwise_dot
 from .precision import full_precision, promoted
 from .products import inner_products
-from .reduce import masked_log_softmax, masked_mean, masked_softmax
+from .reduce import masked_log_softmax, masked_mean, masked_softmax, mean_over_rows
 from .tiles import over_tiles, tiles
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "masked_log_softmax",
     "masked_mean",
     "masked_softmax",
+    "mean_over_rows",
     "normalize",
     "over_tiles",
     "pad_lists",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["masked_log_softmax", "masked_mean", "masked_softmax"]
+__all__ = ["masked_log_softmax", "masked_mean", "masked_softmax", "mean_over_rows"]
 
 
 def masked_mean(values: Tensor, where: Tensor, dim: int | None = None) -> Tensor:
@@ -18,6 +18,17 @@ def masked_mean(values: Tensor, where: Tensor, dim: int | None = None) -> Tensor
     if dim is None:
         return kept.sum() / where.sum().clamp(min=1)
     return kept.sum(dim) / where.sum(dim).clamp(min=1)
+
+
+def mean_over_rows(values: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The mean of w_i l_i over rows [n], the weights being constants; 0, connected, of no rows.
+
+    >>> import torch
+    >>> mean_over_rows(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 2.0]))
+    tensor(3.5000)
+    """
+    weighted = values if weights is None else values * weights.detach().to(values.dtype)
+    return weighted.mean() if len(values) else weighted.sum()
 
 
 def masked_log_softmax(scores: Tensor, where: Tensor) -> Tensor:

@@ -134,7 +134,7 @@ def degenerate(subject: Subject) -> None:
 DEGENERATE: dict[str, Callable[[Tensor], Tensor]] = {
     "zero records": torch.zeros_like,
     "identical records": lambda t: t[:1].expand_as(t).clone(),
-    "huge records": lambda t: t * 1e100,
+    "huge records": lambda t: t * 1e70,  # the square of an inner product is still a number
     "tiny records": lambda t: t * 1e-100,
     "a zero among others": lambda t: t.index_fill(0, torch.tensor([0]), 0.0),
 }

@@ -14,8 +14,16 @@ from losskit.errors import LossError
 
 __all__ = ["CoSENTLoss", "cosent"]
 
+FEW = 128
+"""Up to so many rows all pairs are formed: three operations on a small matrix cost less than ten on vectors."""
 
-def cosent(scores: Float[Tensor, " rows"], labels: Float[Tensor, " rows"]) -> Float[Tensor, ""]:
+BOUND = 300.0
+"""Scores within it can be raised to exponents in float64: their differences stay below 600."""
+
+
+def cosent(
+    scores: Float[Tensor, " rows"], labels: Float[Tensor, " rows"], *, bound: float | None = None
+) -> Float[Tensor, ""]:
     """log(1 + sum over pairs with y_i < y_j of exp(s_i - s_j)).
 
     Time O(B log B) and memory O(B): pairs are sorted by label, and what lies below is a cumulative sum.
@@ -23,18 +31,32 @@ def cosent(scores: Float[Tensor, " rows"], labels: Float[Tensor, " rows"]) -> Fl
     Args:
         scores: scaled similarities.
         labels: higher means more similar; equal labels are not compared.
+        bound: what the absolute value of scores never exceeds, if known; low ones cost less.
 
     >>> cosent(torch.tensor([0.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 1.0]))
     tensor(1.0986)
     """
+    rows = scores.shape[0]
+    if 0 < rows <= FEW:
+        return _of_all_pairs(scores, labels)
     labels, order = labels.sort()
     scores = scores[order]
     # How many labels are strictly below each: the pairs of row j are the first below[j] rows.
     below = torch.searchsorted(labels, labels)
+    if bound is not None and bound <= BOUND:
+        raised = scores.double().exp()
+        sums = torch.cat([raised.new_zeros(1), raised.cumsum(0)])
+        return (sums[below] / raised).sum().log1p().to(scores.dtype)
     sums = torch.cat([scores.new_full((1,), float("-inf")), scores.logcumsumexp(0)])
     terms = sums[below] - scores
     # A row with nothing below has -inf, whose gradient through logsumexp is 0; the zero is the 1 of the formula.
     return torch.cat([scores.new_zeros(1), terms]).logsumexp(0)
+
+
+def _of_all_pairs(scores: Tensor, labels: Tensor) -> Tensor:
+    left_out = labels[:, None] >= labels
+    left_out[:1, :1] = False  # s_0 - s_0 is the 1 of the formula
+    return (scores[:, None] - scores).masked_fill(left_out, float("-inf")).logsumexp((0, 1))
 
 
 class CoSENTLoss(Loss):
@@ -90,4 +112,6 @@ class CoSENTLoss(Loss):
         """The loss of the pairs `rows`."""
         scores = self.pairwise(columns[0][rows], columns[1][rows]) * self.scale
         assert labels is not None
-        return cosent(scores, labels.reshape(-1)[rows].to(scores.dtype))
+        bound = getattr(self.scorer, "bound", None)
+        labels = labels.flatten()[rows].to(scores.dtype)
+        return cosent(scores, labels, bound=None if bound is None else bound * self.scale)

@@ -29,7 +29,18 @@ from .errors import RecipeError, did_you_mean
 from .registry import is_target
 from .yaml12 import dump_yaml, parse_yaml
 
-__all__ = ["Data", "EvalSource", "LabelColumn", "Recipe", "Source", "Training", "read_recipe"]
+__all__ = [
+    "ContrastiveTensionPairs",
+    "Data",
+    "DeleteWords",
+    "EvalSource",
+    "LabelColumn",
+    "Recipe",
+    "Source",
+    "TrainSource",
+    "Training",
+    "read_recipe",
+]
 
 COMPONENTS = ("encoder", "loss", "execution")
 """The sections that hold component expressions."""
@@ -118,6 +129,44 @@ class Source(_Section):
     limit: int | None = Field(default=None, ge=1, description="read so many rows at most")
 
 
+class DeleteWords(_Section):
+    """Pairs (text_1: a text with words left out, text_2: the text), made anew in every epoch."""
+
+    name: Literal["delete-words"]
+    column: str = Field(default="text", min_length=1, description="the data's column of texts")
+    ratio: float = Field(default=0.6, gt=0, lt=1, description="the share of words left out, never all of them")
+
+
+class ContrastiveTensionPairs(_Section):
+    """Pairs (text_1, text_2, label: 1 for a text with itself, 0 for it with another), made anew in every epoch."""
+
+    name: Literal["contrastive-tension-pairs"]
+    column: str = Field(default="text", min_length=1, description="the data's column of texts")
+    ratio: int = Field(default=8, ge=2, description="one pair in so many is a text with itself")
+
+
+def _transform(value: Any) -> Any:
+    """A name stands for the transform with its defaults."""
+    value = {"name": value} if isinstance(value, str) else value
+    names = ("delete-words", "contrastive-tension-pairs")
+    if isinstance(value, Mapping) and value.get("name") not in names:
+        raise ValueError(f"{' or '.join(names)}, or a map with that 'name' and options")
+    return value
+
+
+Transform = Annotated[
+    Annotated[DeleteWords | ContrastiveTensionPairs, Field(discriminator="name")], BeforeValidator(_transform)
+]
+
+
+class TrainSource(Source):
+    """Rows to train on."""
+
+    transform: Transform | None = Field(
+        default=None, description="single texts to the pairs that a loss learns from; `columns` are then those of pairs"
+    )
+
+
 class EvalSource(Source):
     """Rows to evaluate on."""
 
@@ -127,7 +176,7 @@ class EvalSource(Source):
 class Data(_Section):
     """Training rows, and rows to evaluate on before, during and after."""
 
-    train: Source = Field(description="training rows")
+    train: TrainSource = Field(description="training rows")
     eval: EvalSource | None = Field(default=None, description="evaluation rows")
 
 
@@ -144,9 +193,12 @@ class Training(_Section):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, ge=0)
     seed: int = Field(default=0, ge=0, lt=2**32)
-    batch_sampler: Literal["auto", "no-duplicates", "random"] = Field(
-        default="auto", description="auto: without duplicate texts where other rows serve as negatives"
+    batch_sampler: Literal["auto", "no-duplicates", "classes", "random"] = Field(
+        default="auto",
+        description="auto: without duplicate texts where other rows serve as negatives, "
+        "with several texts of a class where texts are compared by their classes",
     )
+    samples_per_class: int = Field(default=4, ge=2, description="texts of a class in a batch, with the sampler classes")
     log_every: int = Field(default=10, ge=1, description="steps")
     eval_every: int | None = Field(default=None, ge=1, description="steps; None: before and after only")
     save_every: int | None = Field(default=None, ge=1, description="steps; None: once per epoch")
@@ -182,7 +234,8 @@ class Training(_Section):
                 raise RecipeError("training.batch_size", expected=f"a multiple of {devices}", got=str(self.batch_size))
         if self.warmup >= 1:
             ours["warmup"] = int(self.warmup)
-        ours.pop("batch_sampler")  # of losskit's Trainer, not of transformers
+        for name in ("batch_sampler", "samples_per_class"):  # of losskit's Trainer, not of transformers
+            ours.pop(name)
         return {TWINS.get(name, name): value for name, value in ours.items()} | given
 
     def _ours(self) -> dict[str, Any]:

@@ -143,7 +143,7 @@ class TestRefusals:
             ("outptu=x", "outptu: unknown; did you mean 'output'?"),
             ("data.trian.path=x", "data.trian: unknown; did you mean 'train'?"),
             ("data.train.colums.anchor=x", "data.train.colums: unknown; did you mean 'columns'?"),
-            ("data.train.metrics=[spearman]", "data.train.metrics: unknown: expected one of columns, format, limit, path, split"),
+            ("data.train.metrics=[spearman]", "data.train.metrics: unknown: expected one of columns, format, limit, path, split, transform"),
             ("data.eval.columns.label={column: s, form: [0, 5]}", "data.eval.columns.label.form: unknown; did you mean 'from'?"),
             ("data.eval.columns.label={from: [0, 5]}", "data.eval.columns.label.column: missing; the data's name of the label"),
             ("data.eval.columns.label={column: s, from: [1, 1]}", "data.eval.columns.label.from: expected two different numbers, got [1, 1]"),

@@ -103,7 +103,7 @@ def read(source: Source, matched: Match, *, progress: bool = False) -> tuple[Dat
     from datasets.exceptions import DatasetGenerationError
 
     key: dict[str, Any] = {
-        "source": source.model_dump(),
+        "source": source.model_dump(include=set(Source.model_fields)),
         "matched": matched,
         "stamp": _stamp(source),
         "losskit": __version__,

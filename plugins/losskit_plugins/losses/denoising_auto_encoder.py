@@ -76,6 +76,7 @@ class DenoisingAutoEncoderLoss(Loss):
             "electra, camembert, gpt2; not distilbert, mpnet, albert, deberta, modernbert, llama.",
         ],
     )
+    compares_rows = False
 
     def __init__(
         self,

@@ -55,6 +55,8 @@ class EmbeddingDistillation(Loss):
         execution: how records come about.
     """
 
+    compares_rows = False
+
     def __init__(
         self,
         model: Any,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,11 +104,19 @@ def train_from(
 
 
 def _inputs(sources: Sequence[RecipeLike], recipe: Recipe) -> list[Path]:
-    """The paths that a run is made from; a model's name may be one."""
+    """The paths that a run is made from; a model's name may be one, of a guide as well."""
     parts = [part.path for part in (recipe.data.train, recipe.data.eval) if part is not None]
-    model = recipe.encoder.get("model") if isinstance(recipe.encoder, dict) else None
-    named = [*sources, *parts, *([model] if isinstance(model, str) else [])]
+    named = [*sources, *parts, *_models(recipe.encoder), *_models(recipe.loss)]
     return [Path(each) for each in named if not isinstance(each, Mapping)]
+
+
+def _models(expression: Any) -> Iterator[str]:
+    """What stands as `model` anywhere in an expression."""
+    if isinstance(expression, Mapping):
+        if isinstance(expression.get("model"), str):
+            yield expression["model"]
+        for each in expression.values():
+            yield from _models(each)
 
 
 def _quickstart(run: Path, overrides: Sequence[str] | Mapping[str, Any]) -> Recipe:

@@ -15,7 +15,8 @@ from losskit.hooks import Hooks
 from losskit.recipe import Recipe
 from losskit.yaml12 import parse_yaml
 from losskit_plugins.data.columns import Match
-from losskit_plugins.data.files import files_of, match_evaluation, match_source, peek, read
+from losskit_plugins.data.files import files_of, match_evaluation, peek
+from losskit_plugins.data.transforms import match_training, read_training
 
 from .components import Component, resolve
 from .options import check_training
@@ -59,7 +60,7 @@ def check(recipe: Recipe) -> Checked:
         LosskitError: what does not fit.
     """
     encoder, loss = check_names(recipe)
-    matched = match_source(recipe.data.train, loss.formats, loss.spec.name) if loss.formats else None
+    matched = match_training(recipe.data.train, loss.formats, loss.spec.name) if loss.formats else None
     if recipe.data.eval is not None:
         match_evaluation(recipe.data.eval)
     return Checked(encoder, loss, matched)
@@ -180,14 +181,17 @@ class Job:
         return execution
 
     def _trainer(self, loss: Loss, evaluation: Evaluation | None) -> Trainer:
+        from losskit import Loss
         from losskit_plugins.data.collator import Collator
 
         from .options import training_arguments
         from .trainer import Trainer
 
-        source = self.recipe.data.train
-        matched = self.checked.matched or match_source(source, loss.formats, self.checked.loss.spec.name)
-        rows, matched = read(source, matched)
+        source, matched = self.recipe.data.train, self.checked.matched
+        # What the card allows, the options of the built loss may not.
+        if matched is None or (isinstance(loss, Loss) and matched.format not in loss.formats):
+            matched = match_training(source, loss.formats, self.checked.loss.spec.name)
+        rows, matched = read_training(source, matched, self.recipe.seed)
         logger.info("%d rows of %s: %s", len(rows), self.shown.data.train.path, matched.summary())
         return Trainer(
             loss=loss,
@@ -196,6 +200,7 @@ class Job:
             collator=Collator(loss, matched),
             evaluation=evaluation,
             batch_sampler=self.recipe.training.batch_sampler,
+            samples_per_class=self.recipe.training.samples_per_class,
             callbacks=[*self._plugins_callbacks(), *self.callbacks],
         )
 

@@ -55,8 +55,10 @@ def fingerprint(file: Path, name: str) -> dict[str, str]:
 def _components(loss: nn.Module, encoder: Any) -> list[dict[str, str]]:
     losses = [each for _, each in loss.tree()] if isinstance(loss, Loss) else [loss]
     classes: dict[type, str] = {type(encoder): "encoder"} | {type(each): "loss" for each in losses}
+    ours = [each for each in losses if isinstance(each, Loss)]
+    classes |= {type(each.view(frozen)): "encoder" for each in ours for frozen in each.frozen.values()}
     if encoder.family != "cross-encoder":
-        classes |= {type(each.scorer): "similarity" for each in losses if isinstance(each, Loss)}
+        classes |= {type(each.scorer): "similarity" for each in ours}
     specs = [get(kind, name_of(cls)) for cls, kind in classes.items()]
     return [
         # The path of the file says something of the machine and nothing of the component.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,18 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers import Trainer as TransformersTrainer
 
-from losskit import Encoder, Loss, LossError
+from losskit import DataError, Encoder, Loss, LossError
 from losskit.adapt import view
+from losskit_plugins.data.class_batches import ClassBatchSampler
 from losskit_plugins.data.collator import Collator
+from losskit_plugins.data.columns import LABEL_COLUMNS, Match
 from losskit_plugins.data.samplers import NoDuplicatesBatchSampler
 
 from .averages import Averages
 from .diagnostics import Diagnostics
 from .owned import load_owned, save_owned, set_clock
 
-__all__ = ["Evaluation", "Trainer", "needs_distinct_texts"]
+__all__ = ["Evaluation", "Trainer", "needs_classes", "needs_distinct_texts"]
 
 Evaluation = Callable[[Encoder], Mapping[str, float]]
 """An encoder to its metrics by name."""
@@ -38,6 +40,8 @@ UNSERVED = {
     "push_to_hub": "upload the finished folder with `hf upload`",
 }
 """Training arguments that cannot hold here, and why."""
+
+BATCH_SAMPLERS = ("auto", "no-duplicates", "classes", "random")
 
 
 class Trainer(TransformersTrainer):
@@ -54,8 +58,10 @@ class Trainer(TransformersTrainer):
         collator: rows to `{"inputs": [features per column], "labels": tensor}`; None: one for this loss and
             columns of the names in its card.
         evaluation: the encoder to metrics by name, asked wherever `args` schedule an evaluation.
-        batch_sampler: "no-duplicates" draws batches in which no text occurs twice, "random" any; "auto" takes the
-            former where other rows serve as negatives (`needs_distinct_texts`).
+        batch_sampler: "no-duplicates" draws batches in which no text occurs twice, "classes" batches with several
+            texts of each of their classes, "random" any; "auto" takes the first where other rows serve as negatives
+            (`needs_distinct_texts`), and the second where texts are compared by their classes (`needs_classes`).
+        samples_per_class: how many texts of a class stand in a batch of "classes".
         callbacks: further ones of transformers.
         optimizers: an optimizer and a schedule instead of those of `args`.
 
@@ -73,6 +79,7 @@ class Trainer(TransformersTrainer):
         *,
         evaluation: Evaluation | None = None,
         batch_sampler: str = "auto",
+        samples_per_class: int = 4,
         callbacks: Sequence[TrainerCallback] = (),
         optimizers: tuple[torch.optim.Optimizer | None, Any] = (None, None),
     ) -> None:
@@ -80,6 +87,7 @@ class Trainer(TransformersTrainer):
         args = _served(args if args is not None else TrainingArguments(), loss)
         self.evaluation = evaluation
         self.batch_sampler = batch_sampler
+        self.samples_per_class = samples_per_class
         self._averages = Averages()
         self._diagnostics = Diagnostics(loss) if isinstance(loss, Loss) else None
         super().__init__(
@@ -103,17 +111,10 @@ class Trainer(TransformersTrainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches in an order that seed and epoch determine."""
-        if isinstance(self.train_dataset, IterableDataset) or not self._distinct_texts():
+        batches = None if isinstance(self.train_dataset, IterableDataset) else self._batches()
+        if batches is None:
             return super().get_train_dataloader()
         args = self.args
-        batches = NoDuplicatesBatchSampler(
-            self.train_dataset,
-            batch_size=self._train_batch_size,
-            columns=self._text_columns(),
-            shards=args.world_size,
-            drop_last=args.dataloader_drop_last,
-            seed=args.data_seed if args.data_seed is not None else args.seed,
-        )
         self.add_callback(_Epochs(batches))
         loader = DataLoader(
             self.train_dataset,
@@ -127,17 +128,45 @@ class Trainer(TransformersTrainer):
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared
 
-    def _text_columns(self) -> list[str] | None:
-        """Which columns hold texts, as far as the collator says so."""
-        matched = self.data_collator.matched if isinstance(self.data_collator, Collator) else None
-        return None if matched is None else [column.data for column in matched.columns]
+    def _batches(self) -> NoDuplicatesBatchSampler | ClassBatchSampler | None:
+        """The row numbers of each batch; None: any rows will do."""
+        chosen, args = self.batch_sampler, self.args
+        if chosen not in BATCH_SAMPLERS:
+            expected = f"{', '.join(BATCH_SAMPLERS[:-1])} or {BATCH_SAMPLERS[-1]}"
+            raise LossError("batch_sampler", expected=expected, got=repr(chosen))
+        if chosen == "auto":
+            distinct = "no-duplicates" if needs_distinct_texts(self.model) else "random"
+            chosen = "classes" if needs_classes(self.model) else distinct
+        size, shards = self._train_batch_size, args.world_size
+        seed = args.data_seed if args.data_seed is not None else args.seed
+        if chosen == "classes":
+            return ClassBatchSampler(self._classes(), size, self.samples_per_class, shards=shards, seed=seed)
+        if chosen == "no-duplicates":
+            columns, drop_last = self._text_columns(), args.dataloader_drop_last
+            return NoDuplicatesBatchSampler(
+                self.train_dataset, size, columns, shards=shards, drop_last=drop_last, seed=seed
+            )
+        return None
 
-    def _distinct_texts(self) -> bool:
-        if self.batch_sampler not in ("auto", "no-duplicates", "random"):
-            raise LossError("batch_sampler", expected="auto, no-duplicates or random", got=repr(self.batch_sampler))
-        return self.batch_sampler == "no-duplicates" or (
-            self.batch_sampler == "auto" and needs_distinct_texts(self.model)
-        )
+    @property
+    def _matched(self) -> Match | None:
+        """Which columns hold what, as far as the collator says so."""
+        return self.data_collator.matched if isinstance(self.data_collator, Collator) else None
+
+    def _text_columns(self) -> list[str] | None:
+        """Which columns hold texts, if that is known."""
+        return None if self._matched is None else [column.data for column in self._matched.columns]
+
+    def _classes(self) -> Sequence[Hashable]:
+        """The class of each row."""
+        label = None if self._matched is None else self._matched.label
+        rows: Any = self.train_dataset
+        found = list(rows[0]) if len(rows) else []
+        name = next((each for each in LABEL_COLUMNS if each in found), None) if label is None else label.data
+        if name is None:
+            got = ", ".join(found) or "none"
+            raise DataError("the training data", expected="a column of classes, called label", got=f"columns {got}")
+        return [row[name] for row in rows] if isinstance(rows, Sequence) else list(rows[name])
 
     def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
         return dataset  # The collator knows its columns; the loss's signature does not.
@@ -241,7 +270,7 @@ class Trainer(TransformersTrainer):
 class _Epochs(TrainerCallback):
     """Tells a batch sampler the epoch: in a resumed training of several processes nobody else reaches it."""
 
-    def __init__(self, batches: NoDuplicatesBatchSampler) -> None:
+    def __init__(self, batches: NoDuplicatesBatchSampler | ClassBatchSampler) -> None:
         self.batches = batches
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -258,9 +287,17 @@ def needs_distinct_texts(loss: nn.Module) -> bool:
     """Whether a text that occurs twice in a batch would be taken for its own negative.
 
     So it is where the loss of a row is formed against the other rows and no label says which of them are like it:
-    formats without labels, and `row_wise`, "the mean over rows given all columns".
+    formats without labels, `row_wise`, "the mean over rows given all columns", and `compares_rows`.
     """
-    return isinstance(loss, Loss) and loss.row_wise and any(each.labels == "none" for each in loss.formats)
+    if not (isinstance(loss, Loss) and loss.row_wise and any(each.labels == "none" for each in loss.formats)):
+        return False
+    return any(part.compares_rows for _, part in loss.tree() if not part.inner)
+
+
+def needs_classes(loss: nn.Module) -> bool:
+    """Whether single texts are compared with each other by their classes, so that a class must recur in a batch."""
+    formats = loss.formats if isinstance(loss, Loss) else ()
+    return bool(formats) and all(each.labels == "class" and each.arity == (1, 1) for each in formats)
 
 
 def _with_model(loss: nn.Module | None, model: Any) -> nn.Module:

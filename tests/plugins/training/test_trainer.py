@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
-from losskit import Card, Format, Loss, LossError
+from losskit import Card, Format, Loss, LossError, build
 from losskit.losses import MultipleNegativesRankingLoss
 from losskit_plugins.training.trainer import Trainer, needs_distinct_texts
 
@@ -262,6 +262,43 @@ def test_rule_of_the_batch_sampler(labels, row_wise, expected):
     assert needs_distinct_texts(Any(None)) is expected
 
 
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("mse", False),
+        ({"name": "mse", "teacher": "losskit.testing.toys:ToyEncoder"}, False),
+        ("contrastive-tension", False),
+        ("contrastive-tension-in-batch-negatives", True),
+        ({"name": "matryoshka", "dims": [2], "loss": "multiple-negatives-ranking"}, True),
+    ],
+    ids=str,
+)
+def test_distinct_texts_matter_where_rows_are_compared(expression, expected):
+    assert needs_distinct_texts(build(expression)) is expected
+
+
+class SortedLoss(Loss):
+    """Reads the class of single texts, as the batch-triplet losses do."""
+
+    card = Card(formats=[Format(["text"], labels="class")])
+
+    def compute(self, columns, labels, rows):
+        return columns[0].embedding[rows].square().mean()
+
+
+def test_batches_hold_several_texts_of_a_class_where_texts_are_compared_by_classes(make_encoder, tmp_path):
+    rows = [{"text": f"a{i}", "label": i % 7} for i in range(56)]
+    for given, expected in (({}, {4}), ({"samples_per_class": 2}, {2})):
+        made = Trainer(make_encoder(), SortedLoss(), rows, arguments(tmp_path), **given)
+        for batch in made.get_train_dataloader():
+            assert set(batch["labels"].bincount().tolist()) - {0} == expected
+    assert needs_classes(made.model)
+    assert not needs_classes(MultipleNegativesRankingLoss())
+    names = [{"text": f"a{i}", "class": i % 7} for i in range(56)]
+    with pytest.raises(DataError, match="expected a column of classes, called label, got columns text, class"):
+        Trainer(make_encoder(), SortedLoss(), names, arguments(tmp_path)).get_train_dataloader()
+
+
 def test_bf16_trains(trainer):
     made = trainer(bf16=True, num_train_epochs=1)
     before = state(made)
@@ -293,7 +330,7 @@ def test_the_users_arguments_are_left_alone(make_encoder, collate, pairs, tmp_pa
 
 
 def test_an_unknown_batch_sampler_is_refused(trainer):
-    with pytest.raises(LossError, match="batch_sampler: expected auto, no-duplicates or random, got 'rnd'"):
+    with pytest.raises(LossError, match="batch_sampler: expected auto, no-duplicates, classes or random, got 'rnd'"):
         trainer(batch_sampler="rnd").train()
 
 

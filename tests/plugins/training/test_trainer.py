@@ -7,9 +7,9 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
-from losskit import Card, Format, Loss, LossError, build
+from losskit import Card, DataError, Format, Loss, LossError, build
 from losskit.losses import MultipleNegativesRankingLoss
-from losskit_plugins.training.trainer import Trainer, needs_distinct_texts
+from losskit_plugins.training.trainer import Trainer, needs_classes, needs_distinct_texts
 
 
 class ScaledLoss(Loss):

@@ -29,6 +29,7 @@ __all__ = [
     "hidden_size",
     "is_causal",
     "is_pooler",
+    "keep_layers",
     "quiet",
     "read_config",
     "read_transformer",
@@ -237,6 +238,24 @@ def read_config(folder: Path, trust_remote_code: bool) -> PretrainedConfig:
     if getattr(config, "use_cache", False):
         config.use_cache = False
     return config
+
+
+def keep_layers(config: PretrainedConfig, layers: int) -> None:
+    """Make it the configuration of a transformer of the first layers, whose weights are then all that is read.
+
+    Raises:
+        RecipeError: there are not so many.
+        ModelError: the configuration does not say how many there are.
+    """
+    own = config.get_text_config()
+    count = getattr(own, "num_hidden_layers", None)
+    if count is None:
+        raise ModelError(f"the configuration of {config.model_type}", expected="num_hidden_layers", got="none")
+    if type(layers) is not int or not 1 <= layers <= count:
+        raise RecipeError("layers", expected=f"1 to the transformer's {count}", got=repr(layers))
+    own.num_hidden_layers = layers
+    if getattr(own, "layer_types", None) is not None:
+        own.layer_types = own.layer_types[:layers]
 
 
 def is_pooler(model: PreTrainedModel, name: str) -> bool:

@@ -47,6 +47,7 @@ class DenseEncoder(nn.Module):
         max_length: the most tokens of a text.
         similarity: what the vectors are meant to be compared by; "cosine" where the folder is silent.
         truncate_dim: how many leading dimensions `encode` gives; `forward` gives all.
+        layers: how many of the transformer's layers to keep, the first; the rest is not read, nor saved again.
         tokenizer: of a transformers model given as `model`; copied.
         trust_remote_code: run code that the model folder brings.
 
@@ -86,6 +87,7 @@ class DenseEncoder(nn.Module):
         max_length: int | None = None,
         similarity: Literal["cosine", "dot", "euclidean", "manhattan"] | None = None,
         truncate_dim: int | None = None,
+        layers: int | None = None,
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
         trust_remote_code: bool = False,
@@ -99,10 +101,11 @@ class DenseEncoder(nn.Module):
             "max_length": max_length,
             "similarity": similarity,
             "truncate_dim": truncate_dim,
+            "layers": layers,
         }
         _check_choice("pooling", pooling, tuple(POOLINGS))
         _check_choice("similarity", similarity, SIMILARITIES)
-        parts = gather_parts(model, tokenizer, max_length, trust_remote_code)
+        parts = gather_parts(model, tokenizer, max_length, layers, trust_remote_code)
         settings = parts.settings
         self.transformer = parts.transformer
         self.tokenizer = parts.tokenizer

@@ -18,13 +18,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from losskit.errors import ModelError
+from losskit.errors import ModelError, RecipeError
 
 from .backbone import (
     Tokenizer,
     hidden_size,
     is_causal,
     is_pooler,
+    keep_layers,
     read_config,
     read_transformer,
     refuse_tokenizer,
@@ -61,6 +62,7 @@ def gather_parts(
     model: str | Path | PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
     max_length: int | None,
+    layers: int | None,
     trust_remote_code: bool,
 ) -> DenseParts:
     """The parts of an encoder.
@@ -69,6 +71,7 @@ def gather_parts(
         model: a folder, a name of the hub, or a transformers model.
         tokenizer: of a transformers model, and of nothing else.
         max_length: overrides the tokenizer's.
+        layers: how many of a folder's transformer layers to keep; None: all.
         trust_remote_code: run code that a folder brings.
 
     Raises:
@@ -76,17 +79,21 @@ def gather_parts(
     """
     if not isinstance(model, nn.Module):
         refuse_tokenizer(tokenizer)
-        return _read_parts(locate(model, code=trust_remote_code), max_length, trust_remote_code)
+        return _read_parts(locate(model, code=trust_remote_code), max_length, layers, trust_remote_code)
+    if layers is not None:
+        raise RecipeError("layers", expected="None with a model that is given as an object", got=repr(layers))
     own = Tokenizer(copy.deepcopy(require_tokenizer(tokenizer)), max_length)
     pooling = _default_pooling(model.config)
     return DenseParts(model, own, [], pooling, [], Settings("SentenceTransformer", Prompts(ROLE_PROMPTS)), RUN)
 
 
-def _read_parts(folder: Path, max_length: int | None, trust_remote_code: bool) -> DenseParts:
+def _read_parts(folder: Path, max_length: int | None, layers: int | None, trust_remote_code: bool) -> DenseParts:
     settings = Settings.read(folder, "SentenceTransformer", ("similarity_fn_name", "truncate_dim"), ROLE_PROMPTS)
     stages = read_stages(folder, ("Transformer", "Pooling", "Normalize", "Dense"))
     home = folder if stages is None else stages[0].folder
     config = read_config(home, trust_remote_code)
+    if layers is not None:
+        keep_layers(config, layers)
     before, pooling, after = _read_steps(folder, stages) or ([], _default_pooling(config), [])
     run = RUN if stages is None else RUN.read(home)
     tokenizer = Tokenizer.read(home, config, run, max_length, trust_remote_code)

@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from losskit import Direct, Execution, GradCache, Loss, Similarity
+from losskit import Direct, Execution, GradCache, Loss
 from losskit.loss import Value
 from losskit.protocols import Features
 
+from .foreign import ForeignLoss
 from .functions import Distance, MatrixFunction, as_similarity, name_of_function
 
 __all__ = ["Cached", "Distanced", "Incumbent", "Scored", "Summed", "direct", "renamed"]
@@ -65,13 +66,14 @@ class Incumbent(Loss):
     def gather_across_devices(self, gather: bool) -> None:
         self.execution = replace(self.execution, gather=gather)
 
-    def _choose(self, similarity: str | Similarity) -> None:
-        self._modules.pop("_similarity", None)  # a module cannot be replaced by a name
-        self.similarity = similarity
+    def exchange(self, name: str, value: Any) -> None:
+        """Set an attribute, also one that is a module to what is none."""
+        self._modules.pop(name, None)
+        setattr(self, name, value)
 
     def _labels_that_are_read(self, labels: Tensor | None) -> Tensor | None:
         """The labels if the loss reads any; the incumbent's trainers hand them to every loss."""
-        if labels is None or any(item.labels != "none" for item in self.formats):
+        if labels is None or not self.formats or any(item.labels != "none" for item in self.formats):
             return labels
         if not self._told:
             self._told = True
@@ -93,7 +95,8 @@ class Scored(Incumbent):
     def similarity_fct(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
         # Not as a child: the parameters of a learned function belong to the similarity.
         self.__dict__["_similarity_fct"] = function
-        self._choose(as_similarity(function, type(self).function_kind))
+        self._modules.pop("_similarity", None)
+        self.similarity = as_similarity(function, type(self).function_kind)
 
 
 class Distanced(Incumbent):
@@ -109,7 +112,8 @@ class Distanced(Incumbent):
     @distance_metric.setter
     def distance_metric(self, function: Callable[..., Tensor]) -> None:
         self.__dict__["_distance_metric"] = function
-        self._choose(as_similarity(function, type(self).function_kind))
+        self._modules.pop("_similarity", None)
+        self.similarity = as_similarity(function, type(self).function_kind)
 
 
 class Cached(Incumbent):
@@ -173,5 +177,5 @@ def _total(value: Value) -> Tensor:
 
 def _described(value: Any) -> Any:
     if isinstance(value, Loss):
-        return type(value).__name__
+        return type(value.module if isinstance(value, ForeignLoss) else value).__name__
     return name_of_function(value) if callable(value) else value

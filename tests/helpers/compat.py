@@ -23,7 +23,7 @@ COLUMNS = [
 SPECIAL = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
 
 
-def write_folder(folder: Path) -> str:
+def write_folder(folder: Path, seed: int = 5) -> str:
     """A random BERT with a word tokenizer, as transformers writes it."""
     words = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     words.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -47,7 +47,7 @@ def write_folder(folder: Path) -> str:
         is_decoder=False,
     )
     with torch.random.fork_rng():
-        torch.manual_seed(5)
+        torch.manual_seed(seed)
         BertLMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
@@ -66,8 +66,9 @@ def sentence_transformer(folder: str) -> Any:
 def run(model: Any, loss: Any, columns: int, labels: Any = None) -> Result:
     """The loss of texts, with the gradients of the model and of what the loss owns beside it, in the loss's order."""
     features = [model.preprocess(column) for column in COLUMNS[:columns]]
-    own = [p for p in loss.parameters() if all(p is not other for other in model.parameters())]
-    parameters = [*model.parameters(), *own]
+    of_model = list(model.parameters())
+    own = [p for p in loss.parameters() if p.requires_grad and all(p is not other for other in of_model)]
+    parameters = [*of_model, *own]
     for parameter in parameters:
         parameter.grad = None
     value = total(loss(features, labels))

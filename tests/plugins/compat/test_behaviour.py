@@ -7,11 +7,11 @@ import logging
 
 import pytest
 import torch
-from compat import COLUMNS, embeddings, sentence_transformer, write_folder
+from compat import COLUMNS, embeddings, run, sentence_transformer, write_folder
 from torch import nn
 
 from losskit import Direct, GradCache, LossError
-from losskit.testing import toys
+from losskit.testing import require_equal, toys
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
 losses = pytest.importorskip("losskit_compat.sentence_transformer.losses")
@@ -66,6 +66,38 @@ def test_a_similarity_that_is_a_module_is_trained_and_can_be_replaced():
     assert value(loss) == value(losses.MultipleNegativesRankingLoss(None, 1.0))
 
 
+class Own(nn.Module):
+    """A loss of the user's own, written for the incumbent."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.head = nn.Linear(16, 1, dtype=torch.float64)
+
+    def forward(self, sentence_features, labels):
+        a, b = (self.model(features)["sentence_embedding"] for features in sentence_features)
+        weight = self.head.weight[:, : a.shape[1]]
+        return ((a * weight).sum(1) - (b * weight).sum(1) - labels).square().mean()
+
+
+@pytest.mark.parametrize("execution", [Direct(), GradCache(mini_batch_size=2)], ids=["direct", "cached"])
+def test_a_plain_module_works_inside_modifiers(folder, execution):
+    from sentence_transformers.sentence_transformer import losses as original
+
+    model, labels = sentence_transformer(folder), torch.arange(6.0, dtype=torch.float64)
+    own = Own(model)
+    ours = losses.MatryoshkaLoss(model, own, [8, 4], [1.0, 2.0])
+    ours.execution = execution
+    theirs = original.MatryoshkaLoss(model, own, [8, 4], [1.0, 2.0])
+    require_equal("own loss", run(model, theirs, 2, labels), run(model, ours, 2, labels))
+    assert own.model is model
+    assert ours.get_config_dict()["loss"] == "Own"
+    with pytest.raises(
+        LossError, match="Linear inside a modifier: expected a module whose encoder is its child `model`"
+    ):
+        losses.MatryoshkaLoss(model, nn.Linear(2, 2), [4])([model.preprocess(["a", "b"])])
+
+
 def test_executions_follow_the_attributes():
     model = toys.ToyEncoder()
     loss = losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=4, gather_across_devices=True)
@@ -88,7 +120,7 @@ def test_labels_that_a_loss_does_not_read_are_named_once(caplog):
 def test_what_cannot_be_meant_raises():
     with pytest.raises(LossError, match=r"CoSENTLoss.*\(text, text\).*got 3 columns"):
         losses.CoSENTLoss(None).compute_loss_from_embeddings(embeddings(3), torch.zeros(6))
-    with pytest.raises(ValueError, match="CachedMultipleNegativesRankingLoss.scale: expected a positive number"):
+    with pytest.raises(ValueError, match=r"CachedMultipleNegativesRankingLoss\.scale: expected a positive number"):
         losses.CachedMultipleNegativesRankingLoss(None, scale=-1.0)
 
 

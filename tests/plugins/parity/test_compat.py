@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
-from compat import embeddings, run, sentence_transformer, write_folder
-from parity import on
+from compat import COLUMNS, WIDTH, embeddings, run, sentence_transformer, share_owned, write_folder
+from parity import on, require_different
+from torch import nn
 
 from losskit.testing import require_equal
 
@@ -22,13 +25,31 @@ TEACHER = torch.linspace(-1, 1, 6 * 48, dtype=torch.float64).cos().view(6, 3, 16
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return sentence_transformer(write_folder(tmp_path_factory.mktemp("compat") / "tiny"))
+def folder(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("compat") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return sentence_transformer(folder)
+
+
+@pytest.fixture(scope="module")
+def guide(tmp_path_factory):
+    return (
+        sentence_transformer(write_folder(tmp_path_factory.mktemp("compat") / "guide", seed=6))
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 def bilinear(a, b):
     """A similarity of nobody's: it is called as it is."""
     return 0.1 * (a @ b.T) - 0.01 * (a**2).sum(1)[:, None]
+
+
+def gaussian(a, b):
+    return (-0.1 * torch.cdist(a, b).square()).exp()
 
 
 def rowwise(a, b):
@@ -43,6 +64,7 @@ def within(embeddings):
     return (embeddings[:, None] - embeddings[None]).square().mean(-1)
 
 
+COSINES = util.pairwise_cos_sim
 DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 BOTH = ("query_to_doc", "doc_to_query")
 
@@ -64,6 +86,38 @@ CASES = [
     ("CoSENTLoss", 2, SCORES, lambda lib: {}),
     ("CoSENTLoss", 2, SCORES, lambda lib: {"scale": 2.0, "similarity_fct": util.pairwise_dot_score}),
     ("CoSENTLoss", 2, SCORES, lambda lib: {"similarity_fct": rowwise}),
+    ("AnglELoss", 2, SCORES, lambda lib: {}),
+    ("AnglELoss", 4, SCORES, lambda lib: {"scale": 3.0}),
+    ("AnglELoss", 3, None, lambda lib: {}),
+    ("CosineSimilarityLoss", 2, SCORES, lambda lib: {}),
+    ("CosineSimilarityLoss", 2, SCORES, lambda lib: {"loss_fct": nn.L1Loss()}),
+    ("CosineSimilarityLoss", 2, BINARY, lambda lib: {"cos_score_transformation": nn.Sigmoid()}),
+    ("ContrastiveLoss", 2, BINARY, lambda lib: {}),
+    ("ContrastiveLoss", 2, BINARY, lambda lib: {"margin": 1.5, "size_average": False}),
+    ("ContrastiveLoss", 2, BINARY, lambda lib: {"distance_metric": chebyshev, "margin": 3.0}),
+    ("OnlineContrastiveLoss", 2, BINARY, lambda lib: {}),
+    ("OnlineContrastiveLoss", 2, 0 * BINARY, lambda lib: {"margin": 2.0}),
+    ("OnlineContrastiveLoss", 2, BINARY, lambda lib: {"distance_metric": chebyshev, "margin": 4.0}),
+    ("TripletLoss", 3, None, lambda lib: {}),
+    ("TripletLoss", 3, None, lambda lib: {"distance_metric": lib.TripletDistanceMetric.COSINE, "triplet_margin": 1}),
+    ("TripletLoss", 3, None, lambda lib: {"distance_metric": lib.TripletDistanceMetric.MANHATTAN}),
+    ("TripletLoss", 3, None, lambda lib: {"distance_metric": chebyshev, "triplet_margin": 2}),
+    ("MarginMSELoss", 3, SCORES, lambda lib: {}),
+    ("MarginMSELoss", 4, TEACHER[:, 0, :2], lambda lib: {"similarity_fct": util.pairwise_cos_sim}),
+    ("MarginMSELoss", 4, TEACHER[:, 0, :3], lambda lib: {"similarity_fct": rowwise}),
+    ("DistillKLDivLoss", 3, TEACHER[:, 0, :2], lambda lib: {}),
+    (
+        "DistillKLDivLoss",
+        4,
+        TEACHER[:, 0, :3],
+        lambda lib: {"similarity_fct": COSINES, "temperature": 2.0},
+    ),
+    (
+        "DistillKLDivLoss",
+        4,
+        TEACHER[:, 0, :3],
+        lambda lib: {"similarity_fct": rowwise, "student_temperature": 0.5, "teacher_temperature": 3.0},
+    ),
 ]
 
 
@@ -93,6 +147,9 @@ CACHED = [
     ("CachedMultipleNegativesRankingLoss", 3, lambda lib: {"mini_batch_size": 2, "directions": DIRECTIONS}),
     ("CachedMultipleNegativesRankingLoss", 2, lambda lib: {"mini_batch_num_tokens": 12, "scale": 3.0}),
     ("CachedMultipleNegativesSymmetricRankingLoss", 2, lambda lib: {"mini_batch_size": 4}),
+    ("MegaBatchMarginLoss", 2, lambda lib: {}),
+    ("MegaBatchMarginLoss", 2, lambda lib: {"mini_batch_size": 2, "positive_margin": 0.9, "negative_margin": 0.1}),
+    ("MegaBatchMarginLoss", 2, lambda lib: {"use_mini_batched_version": False, "mini_batch_num_tokens": 9}),
 ]
 
 
@@ -116,3 +173,184 @@ def test_matryoshka(model, name, columns, labels, options):
     require_equal(name, run(model, theirs, columns, labels), run(model, ours, columns, labels))
     for attribute in ("matryoshka_dims", "matryoshka_weights"):
         assert getattr(ours, attribute) == getattr(theirs, attribute)
+
+
+LAYERS = [
+    ("MultipleNegativesRankingLoss", 3, None, {"n_layers_per_step": -1, "kl_temperature": 0.0}),
+    ("MultipleNegativesRankingLoss", 2, None, {"n_layers_per_step": 9, "layer_weighting": "log", "kl_div_weight": 0}),
+    ("CoSENTLoss", 2, SCORES, {"n_layers_per_step": -1, "layer_weighting": "linear", "kl_div_weight": 0}),
+    (
+        "CoSENTLoss",
+        2,
+        SCORES,
+        {"n_layers_per_step": 5, "last_layer_weight": 2.0, "prior_layers_weight": 0.5, "kl_temperature": -1},
+    ),
+    (
+        "MultipleNegativesRankingLoss",
+        2,
+        None,
+        {"n_layers_per_step": -1, "kl_temperature": 0, "layer_weighting": lambda layer: 0.5**layer},
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "columns", "labels", "options"), LAYERS, ids=named)
+def test_adaptive_layers(model, name, columns, labels, options):
+    theirs, ours = (lib.AdaptiveLayerLoss(model, getattr(lib, name)(model), **options) for lib in (original, compat))
+    require_equal(name, run(model, theirs, columns, labels), run(model, ours, columns, labels))
+    assert ours.get_config_dict() == theirs.get_config_dict()
+
+
+def test_the_divergence_of_one_layer(model):
+    """The mean over layers is the sum of the original where there is one."""
+    model[0].auto_model.encoder.layer = nn.ModuleList(list(layers := model[0].auto_model.encoder.layer)[:1])
+    try:
+        options = {"kl_temperature": 0.5, "kl_div_weight": 2.0}
+        theirs, ours = (
+            lib.AdaptiveLayerLoss(model, lib.MultipleNegativesRankingLoss(model), **options)
+            for lib in (original, compat)
+        )
+        require_equal("divergence", run(model, theirs, 2, SCORES), run(model, ours, 2, SCORES))
+    finally:
+        model[0].auto_model.encoder.layer = layers
+
+
+def test_both_dimensions(model):
+    options = {"matryoshka_dims": [16, 8], "n_layers_per_step": -1, "n_dims_per_step": -1, "kl_temperature": 0.0}
+    theirs, ours = (
+        lib.Matryoshka2dLoss(model, lib.MultipleNegativesRankingLoss(model), **options) for lib in (original, compat)
+    )
+    require_equal("2d", run(model, theirs, 3), run(model, ours, 3))
+    assert ours.get_config_dict() == theirs.get_config_dict()
+
+
+@pytest.mark.parametrize("labels", [None, BINARY], ids=["tokens", "labels"])
+def test_contrastive_tension(model, labels):
+    theirs, ours = (lib.ContrastiveTensionLoss(model) for lib in (original, compat))
+    require_equal("tension", run(model, theirs, 2, labels), run(model, ours, 2, labels))
+    assert ours.model2 is model
+    assert ours.model1 is not model
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"scale": 5.0, "similarity_fct": util.dot_score}, {"similarity_fct": gaussian}], ids=str
+)
+def test_contrastive_tension_in_batch(model, options):
+    theirs, ours = (lib.ContrastiveTensionLossInBatchNegatives(model, **options) for lib in (original, compat))
+    theirs.double()  # else its scale is rounded to float32
+    with torch.no_grad():
+        theirs.logit_scale.copy_(ours.logit_scale)
+    require_equal("tension", run(model, theirs, 1), run(model, ours, 1))
+    assert ours.get_config_dict() == theirs.get_config_dict()
+
+
+def test_contrastive_tension_batches():
+    for lib in (original, compat):
+        random.seed(4)
+        loader = lib.ContrastiveTensionDataLoader([f"sentence {i}" for i in range(70)], 16, 4)
+        batches = [[(example.texts, example.label) for example in batch] for batch in loader]
+        assert len(loader) == len(batches) == 2
+        if lib is original:
+            expected = batches
+    assert batches == expected
+    with pytest.raises(ValueError, match="multiple of pos_neg_ratio=8"):
+        compat.ContrastiveTensionDataLoader(["a"], 12)
+
+
+GUIDED = [
+    {},
+    {"temperature": 0.05, "margin": 0.1},
+    {"margin_strategy": "relative", "margin": 0.3, "contrast_anchors": False},
+    {"contrast_positives": False, "contrast_anchors": False, "margin": -0.2},
+]
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+@pytest.mark.parametrize("options", GUIDED, ids=str)
+def test_gist(model, guide, options, columns):
+    theirs, ours = (lib.GISTEmbedLoss(model, guide, **options) for lib in (original, compat))
+    require_equal("gist", run(model, theirs, columns), run(model, ours, columns))
+    assert ours.get_config_dict() == theirs.get_config_dict()
+
+
+@pytest.mark.parametrize("columns", [2, 4])
+def test_cached_gist(model, guide, columns):
+    options = {"mini_batch_size": 4, "temperature": 0.1, "margin": 0.05}
+    theirs, ours = (lib.CachedGISTEmbedLoss(model, guide, **options) for lib in (original, compat))
+    require_equal("gist", run(model, theirs, columns), run(model, ours, columns))
+    assert ours.get_config_dict() == theirs.get_config_dict()
+
+
+SOFTMAX = [
+    ({}, CLASSES),
+    ({"concatenation_sent_rep": False, "concatenation_sent_multiplication": True}, CLASSES),
+    ({"concatenation_sent_multiplication": True}, torch.eye(3, dtype=torch.float64)[CLASSES] * 0.75 + 0.25 / 3),
+    ({"loss_fct": nn.CrossEntropyLoss(label_smoothing=0.25)}, CLASSES),
+    ({"loss_fct": nn.MultiMarginLoss()}, CLASSES),
+]
+
+
+@pytest.mark.parametrize(("options", "labels"), SOFTMAX, ids=str)
+def test_softmax(model, options, labels):
+    theirs, ours = (lib.SoftmaxLoss(model, WIDTH, 3, **options).double() for lib in (original, compat))
+    share_owned(theirs, ours, ["classifier"])
+    require_equal("softmax", run(model, theirs, 2, labels), run(model, ours, 2, labels))
+    assert ours.get_config_dict() == theirs.get_config_dict()
+    features = [model.preprocess(column) for column in COLUMNS[:2]]
+    (their_vectors, their_logits), (vectors, logits) = theirs(features, None), ours(features, None)
+    torch.testing.assert_close([*vectors, logits], [*their_vectors, their_logits], rtol=1e-10, atol=1e-10)
+
+
+DISTILLED = [
+    ("MSELoss", 1, TEACHER[:, 0], {}),
+    ("MSELoss", 3, TEACHER, {}),
+    ("MSELoss", 2, TEACHER[:, 0], {"projection_dim": 16}),
+    ("EmbedDistillLoss", 2, TEACHER[:, 1], {}),
+    ("EmbedDistillLoss", 3, TEACHER, {"distance_metric": "l2"}),
+    ("EmbedDistillLoss", 2, TEACHER[:, 0, :10], {"distance_metric": "mse", "projection_dim": 10}),
+]
+
+
+@pytest.mark.parametrize(("name", "columns", "labels", "options"), DISTILLED, ids=named)
+def test_embedding_distillation(model, name, columns, labels, options):
+    theirs, ours = (getattr(lib, name)(model, **options).double() for lib in (original, compat))
+    if "projection_dim" in options:
+        share_owned(theirs, ours, ["projection"])
+    require_equal(name, run(model, theirs, columns, labels), run(model, ours, columns, labels))
+    assert ours.get_config_dict() == theirs.get_config_dict()
+    if "projection_dim" not in options:
+        teachers = [labels] * columns if labels.ndim == 2 else list(labels.unbind(1))
+        require_equal(name, on(theirs, batch := embeddings(columns), teachers), on(ours, batch, teachers))
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_denoising(folder, tie):
+    """Both decoders get the weights of one; the head of the folder is the original's."""
+    theirs, ours = (
+        lib.DenoisingAutoEncoderLoss(sentence_transformer(folder), folder, tie) for lib in (original, compat)
+    )
+    theirs.double()
+    ours.decoder.load_state_dict(theirs.decoder.state_dict())
+    expected, got = run(theirs.encoder, theirs, 2), run(ours.model, ours, 2)
+    torch.testing.assert_close(got.value, expected.value, rtol=1e-10, atol=0.0)
+    named = [dict(loss.decoder.named_parameters()) for loss in (theirs, ours)]
+    for name, parameter in named[0].items():
+        torch.testing.assert_close(named[1][name].grad, parameter.grad, rtol=1e-10, atol=1e-12)
+    assert ours.get_config_dict() == theirs.get_config_dict()
+
+
+# Deliberate differences: (class, case) -> the original and ours.
+
+
+def asymmetric_similarity():
+    options = {"scale": 1.0, "similarity_fct": bilinear, "directions": BOTH}
+    pair = (lib.MultipleNegativesRankingLoss(None, **options) for lib in (original, compat))
+    return tuple(lambda loss=loss: on(loss, embeddings(2)) for loss in pair)
+
+
+DIFFERENCES = {("MultipleNegativesRankingLoss", "asymmetric-similarity"): asymmetric_similarity}
+
+
+@pytest.mark.parametrize("case", DIFFERENCES, ids="-".join)
+def test_what_the_table_lists_differs(case):
+    require_different(*DIFFERENCES[case]())

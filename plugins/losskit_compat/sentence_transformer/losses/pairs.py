@@ -1,19 +1,21 @@
-"""Losses on pairs with a score: CoSENT."""
+"""Losses on pairs with a score: CoSENT, AnglE, cosine similarity."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from losskit_plugins.losses import cosent
+from losskit_plugins.losses import angle, cosent, cosine_similarity
 
-from ...base import Scored
+from ...base import Incumbent, Scored, renamed
 from ...functions import PairwiseFunction
-from ...util import pairwise_cos_sim
+from ...util import pairwise_angle_sim, pairwise_cos_sim
 
-__all__ = ["CoSENTLoss"]
+__all__ = ["AnglELoss", "CoSENTLoss", "CosineSimilarityLoss"]
+
+MEAN_SQUARED_ERROR, AS_THEY_ARE = nn.MSELoss(), nn.Identity()
 
 
 class CoSENTLoss(Scored, cosent.CoSENTLoss):
@@ -27,3 +29,42 @@ class CoSENTLoss(Scored, cosent.CoSENTLoss):
     ) -> None:
         super().__init__(model, scale)
         self.similarity_fct = similarity_fct
+
+
+class AnglELoss(Scored, angle.AnglELoss):
+    """`losskit.losses.AnglELoss` under the incumbent's constructor."""
+
+    configuration = ("scale", "similarity_fct")
+    function_kind = PairwiseFunction
+
+    def __init__(self, model: Any, scale: float = 20.0) -> None:
+        super().__init__(model, scale)
+        self.similarity_fct = pairwise_angle_sim
+
+
+class CosineSimilarityLoss(Incumbent, cosine_similarity.CosineSimilarityLoss):
+    """`losskit.losses.CosineSimilarityLoss` under the incumbent's constructor: modules instead of names."""
+
+    loss_fct = renamed("criterion")
+
+    def __init__(
+        self, model: Any, loss_fct: nn.Module = MEAN_SQUARED_ERROR, cos_score_transformation: nn.Module = AS_THEY_ARE
+    ) -> None:
+        super().__init__(model, loss_fct)
+        self.cos_score_transformation = cos_score_transformation
+
+    @property
+    def cos_score_transformation(self) -> nn.Module:
+        """What is applied to the cosines."""
+        return self.__dict__["_transformation"]
+
+    @cos_score_transformation.setter
+    def cos_score_transformation(self, module: nn.Module) -> None:
+        self.__dict__["_transformation"] = module
+        # Cosines as they are have known bounds, in which the labels must lie.
+        self.exchange("activation", "identity" if type(module) is nn.Identity else module)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Both modules by their full names."""
+        modules = {"loss_fct": self.loss_fct, "cos_score_transformation": self.cos_score_transformation}
+        return {name: f"{type(module).__module__}.{type(module).__qualname__}" for name, module in modules.items()}

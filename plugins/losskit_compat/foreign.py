@@ -1,0 +1,74 @@
+"""Losses of the user's own, plain modules written for the incumbent, inside the compat modifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from losskit import Loss, Output
+from losskit.errors import LossError
+from losskit.loss import Value
+
+__all__ = ["ForeignLoss", "adopted"]
+
+
+def adopted(model: Any, loss: Any) -> Loss:
+    """The loss itself if it is one of losskit's, else what makes a plain module one."""
+    return loss if isinstance(loss, Loss) or not isinstance(loss, nn.Module) else ForeignLoss(model, loss)
+
+
+class ForeignLoss(Loss):
+    """A module whose `forward(sentence_features, labels)` asks its child `model` for `sentence_embedding`.
+
+    It is handed records as features, and for as long as it runs a model that returns them as they are.
+
+    Args:
+        model: the encoder.
+        module: the loss.
+    """
+
+    def __init__(self, model: Any, module: nn.Module) -> None:
+        super().__init__(model)
+        self.module = module
+
+    def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:
+        """What the module says of all tuples."""
+        features = [{"sentence_embedding": column.embedding} for column in columns]
+        with _handing_on(self.module):
+            value: Value = self.module(features, labels)
+        return value
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """That of the module, if it has one."""
+        own = getattr(self.module, "get_config_dict", dict)
+        config: dict[str, Any] = own()
+        return config
+
+
+class _Echo(nn.Module):
+    def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
+        return features
+
+
+@contextmanager
+def _handing_on(module: nn.Module) -> Iterator[None]:
+    """With a model that returns its features, in the module and all that it holds."""
+    held = [(each, each.model) for each in module.modules() if isinstance(each._modules.get("model"), nn.Module)]
+    if not held:
+        raise LossError(
+            f"{type(module).__name__} inside a modifier",
+            expected="a module whose encoder is its child `model`",
+            got="none of that name",
+            fix="derive the loss from losskit.Loss",
+        )
+    echo = _Echo()
+    try:
+        for owner, _ in held:
+            owner.model = echo
+        yield
+    finally:
+        for owner, model in held:
+            owner.model = model

@@ -12,6 +12,9 @@ from losskit_plugins.losses.denoising_auto_encoder import DenoisingAutoEncoderLo
 from losskit_plugins.losses.distill_kl_div import DistillKLDivLoss as DistillKLDivLoss
 from losskit_plugins.losses.embed_distill import EmbedDistillLoss as EmbedDistillLoss
 from losskit_plugins.losses.gist import GISTEmbedLoss as GISTEmbedLoss
+from losskit_plugins.losses.global_orthogonal_regularization import (
+    GlobalOrthogonalRegularizationLoss as GlobalOrthogonalRegularizationLoss,
+)
 from losskit_plugins.losses.improved_contrastive import ImprovedContrastiveLoss as ImprovedContrastiveLoss
 from losskit_plugins.losses.list_net import ListNetLoss as ListNetLoss
 from losskit_plugins.losses.margin_mse import MarginMSELoss as MarginMSELoss

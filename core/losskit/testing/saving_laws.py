@@ -17,7 +17,7 @@ from .subject import Subject
 __all__ = ["config", "owned_state", "pickled"]
 
 
-@law(9, "loss", "wrapper")
+@law(9, "loss", "wrapper", "regularizer")
 def config(subject: Subject) -> None:
     """`losskit.build` makes the same loss from `get_config_dict`, also after a way through JSON."""
     loss = subject.build()
@@ -30,7 +30,7 @@ def config(subject: Subject) -> None:
     require_equal("the loss built from its configuration", forward(subject, loss), forward(subject, again))
 
 
-@law(9, "loss", "wrapper", "similarity")
+@law(9, "loss", "wrapper", "similarity", "regularizer")
 def pickled(subject: Subject) -> None:
     """A pickled loss, with its encoder, is the same loss."""
     loss = subject.build()
@@ -38,7 +38,7 @@ def pickled(subject: Subject) -> None:
     require_equal("unpickled", forward(subject, loss), forward(subject, again))
 
 
-@law(9, "loss", "wrapper")
+@law(9, "loss", "wrapper", "regularizer")
 def owned_state(subject: Subject) -> None:
     """What a loss owns comes back through safetensors."""
     loss = subject.build()

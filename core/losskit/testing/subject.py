@@ -14,6 +14,7 @@ from ..card import Card, Format
 from ..features import unload
 from ..loss import Loss, Value
 from ..output import Output
+from ..protocols import Regularizer
 from .batches import Batch, random_batch
 from .toys import ToyEncoder
 
@@ -25,8 +26,9 @@ class Subject:
     """A component with an encoder family and a format.
 
     Args:
-        make: a loss's class, or a function from a model to the loss; a similarity's class, or a function.
-        kind: "loss", "wrapper" or "similarity".
+        make: a loss's class, or a function from a model to the loss; the class of a similarity or regularizer, or a
+            function that makes one.
+        kind: "loss", "wrapper", "similarity" or "regularizer".
         family: of the toy encoder.
         form: the data; None: the first format.
         negatives: columns that a starred input gives.
@@ -51,12 +53,12 @@ class Subject:
         return "-".join([*parts, *(["weights"] if self.weights else [])])
 
     def build(self, *, dropout: float = 0.0, seed: int | None = None) -> Loss:
-        """The loss on a new toy encoder, the same each time; a similarity stands in a loss that reads it."""
+        """The loss on a new toy encoder, the same each time; a component of a loss stands in one that reads it."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed if seed is None else seed)
             model = ToyEncoder(self.family, dropout=dropout)
-            if self.kind == "similarity":
-                return _Reading(model, self.make())
+            if self.kind in _AROUND:
+                return _AROUND[self.kind](model, self.make())
             loss: Loss = self.make(model)
             return loss
 
@@ -64,7 +66,7 @@ class Subject:
     def card(self) -> Card | None:
         """That of the component."""
         built = self.build()
-        owner = built.similarity if isinstance(built, _Reading) else built
+        owner = getattr(built, self.kind) if self.kind in _AROUND else built
         return getattr(type(owner), "card", None)
 
     @cached_property
@@ -126,3 +128,23 @@ class _Reading(Loss):
         """Matrix and pairwise of the tuples `rows`."""
         a, b = columns[0][rows], columns[1]
         return (self.matrix(a, b).sin().sum(1) + 2 * self.pairwise(a, b[rows]).sin()).mean()
+
+
+class _Regularized(Loss):
+    """A regularizer alone, of queries and documents."""
+
+    card: ClassVar[Card] = Card(
+        formats=[Format(["text", "text"])], encoders=["dense", "sparse", "multi-vector"], row_wise=False, memory="B"
+    )
+
+    def __init__(self, model: Any, regularizer: Regularizer) -> None:
+        super().__init__(model)
+        self.regularizer = regularizer
+
+    def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:
+        """The penalty on the tuples `rows`."""
+        return self.regularizer(columns[0][rows], columns[1][rows])
+
+
+_AROUND: dict[str, Callable[[Any, Any], Loss]] = {"similarity": _Reading, "regularizer": _Regularized}
+"""Per kind of component that is none itself, a loss that holds it under the name of its kind."""

@@ -1,4 +1,4 @@
-"""Writes the pages of docs/reference from the code: components, recipe, command line.
+"""Writes the pages of docs/reference from the code: components, combinations, recipe, command line.
 
 python docs/generate.py            write them
 python docs/generate.py --check    exit 1, with a diff, if one is out of date
@@ -21,6 +21,7 @@ from losskit.recipe import Recipe
 from losskit_cli.app import COMMANDS
 
 REFERENCE = Path(__file__).parent / "reference"
+HELPERS = Path(__file__).parents[1] / "tests" / "helpers"
 PLURALS = {"loss": "Losses", "wrapper": "Wrappers", "regularizer": "Regularizers", "weighting": "Weightings",
            "similarity": "Similarities", "encoder": "Encoders"}  # fmt: skip
 
@@ -61,6 +62,32 @@ def _component(spec: losskit.Spec) -> Iterator[str]:
     if card.citation:
         yield f"\n```bibtex\n{card.citation.strip()}\n```"
     yield ""
+
+
+def combinations() -> Iterator[str]:
+    """Which losses work under which wrappers and executions, from the list that the tests run."""
+    sys.path.insert(0, str(HELPERS))
+    from matrix import COMBINATIONS, EXECUTIONS, LOSSES, WRAPPERS
+
+    reasons = list(dict.fromkeys(each.refused for each in COMBINATIONS if each.refused))
+    cells = {
+        (each.loss, each.wrapper): f"no ({reasons.index(each.refused) + 1})" if each.refused else "yes"
+        for each in COMBINATIONS
+    }
+    yield "# Combinations\n"
+    yield "Which losses work alone and under which wrappers, on a dense encoder and with the options they require."
+    yield "*Yes* means: under each of these executions, with the value and the gradient that `Direct()` gives, to 1e-10"
+    yield "in float64.\n"
+    yield from (f"* {name}: `{execution!r}`" for name, execution in EXECUTIONS.items())
+    yield "\n*No* means that building it raises, and why. `tests/plugins/test_matrix.py` runs this list;"
+    yield "`tests/core/test_distributed.py` runs all that works in two processes, whose gradient is that of one on the"
+    yield "joined batch.\n"
+    yield f"| loss | alone | {' | '.join(WRAPPERS)} |"
+    yield f"|---|{'---|' * (len(WRAPPERS) + 1)}"
+    for loss in LOSSES:
+        yield f"| {loss} | {' | '.join(cells[loss, wrapper] for wrapper in ('', *WRAPPERS))} |"
+    yield ""
+    yield from (f"({number}) {reason}.\n" for number, reason in enumerate(reasons, 1))
 
 
 def recipe() -> Iterator[str]:
@@ -136,6 +163,7 @@ def _help(*arguments: str) -> str:
 
 PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "components.md": components,
+    "combinations.md": combinations,
     "recipe.md": recipe,
     "commands.md": commands,
 }

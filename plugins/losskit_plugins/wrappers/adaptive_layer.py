@@ -73,8 +73,8 @@ class AdaptiveLayerLoss(Wrapper):
         kl_temperature: of "dimensions".
         layer_weighting: of the loss at layer l: 1, 1 / (1 + ln(1 + l)), or 1 / (1 + l).
         kl_over: what diverges. "directions": 1 - cosine, which turning or scaling the space leaves alone.
-            "dimensions": as in the paper, a softmax over the dimensions of an embedding; that depends on the
-            basis, and for unit vectors of many dimensions its gradient nearly vanishes.
+            "dimensions": as in the paper, softmaxes over the d dimensions of embeddings; that depends on the basis,
+            and for unit vectors its gradient is about d * kl_temperature times smaller.
         execution: how records come about.
 
     Raises:

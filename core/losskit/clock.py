@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Clock"]
+__all__ = ["Clock", "Moment"]
 
 
 @dataclass(frozen=True)
@@ -34,3 +34,18 @@ class Clock:
         moment = (self.seed, "evaluation") if micro_batch is None else (self.seed, self.step, micro_batch)
         digest = hashlib.blake2b(repr((*moment, path)).encode(), digest_size=8).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+@dataclass
+class Moment:
+    """Where a loss stands: the clock it was set to, and what its last forward was told.
+
+    Args:
+        clock: of the training.
+        micro_batch: forwards since the step began.
+        progress: what the last forward goes by; None before the first, and where nobody says.
+    """
+
+    clock: Clock = Clock()
+    micro_batch: int = 0
+    progress: float | None = None

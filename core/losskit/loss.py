@@ -18,7 +18,7 @@ from .adapt import view
 from .batch import is_raw, preprocess, query_document_pairs
 from .card import Card, Format
 from .check import check_batch, check_values, signature
-from .clock import Clock
+from .clock import Clock, Moment
 from .errors import LossError, LosskitError
 from .execution import Direct, Execution, encode, gather, world_size
 from .features import Riders, move, unload
@@ -71,9 +71,7 @@ class Loss(nn.Module):
         self.model = model
         self._execution = execution
         self._similarity: str | Similarity | None = None
-        self._clock = Clock()
-        self._micro_batch = 0
-        self._progress: float | None = None
+        self._moment = Moment()
         self._seen: set[Any] = set()
         self._warned: set[str] = set()
         self._views: dict[int, tuple[Any, Encoder]] = {}
@@ -219,14 +217,14 @@ class Loss(nn.Module):
         Raises:
             LossError: read in training when nobody sets it.
         """
-        if self._progress is None:
+        if self._moment.progress is None:
             raise LossError(
                 f"{type(self).__name__}.progress",
                 expected="to be set by the trainer",
                 got="nothing",
                 fix="add losskit.ProgressCallback() to the trainer's callbacks, or call loss.set_clock",
             )
-        return self._progress
+        return self._moment.progress
 
     @property
     def citation(self) -> str:
@@ -363,9 +361,9 @@ class Loss(nn.Module):
 
     def set_clock(self, clock: Clock) -> None:
         """Say where the training stands; draws and schedules follow."""
-        if clock.step != self._clock.step:
-            self._micro_batch = 0
-        self._clock = clock
+        if clock.step != self._moment.clock.step:
+            self._moment.micro_batch = 0
+        self._moment.clock = clock
 
     def owned_state(self) -> dict[str, Tensor]:
         """Parameters and buffers of this loss and all that it wraps, without the models; what is shared, once."""
@@ -581,13 +579,13 @@ class Loss(nn.Module):
 
     def _draw(self, training: bool, sizes: Sequence[int]) -> None:
         """Set progress and make the draws of the whole tree, once per forward."""
-        moment = self._micro_batch if training else None
+        clock, micro_batch = self._moment.clock, self._moment.micro_batch if training else None
         for path, loss in self.tree():
-            loss._progress = self._clock.progress if training else 1.0
+            loss._moment.progress = clock.progress if training else 1.0
             if type(loss).draw is not Loss.draw:
-                loss.drawn = loss.draw(self._clock.generator(moment, path), sizes)
+                loss.drawn = loss.draw(clock.generator(micro_batch, path), sizes)
         if training:
-            self._micro_batch += 1
+            self._moment.micro_batch += 1
 
     def _in_slices(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:
         size = self.execution.rows
@@ -603,7 +601,7 @@ class Loss(nn.Module):
         if not torch.is_grad_enabled():
             return self.compute(columns, labels, rows)
         tensors = [tensor for column in columns for tensor in column.tensors()]
-        moment = [(loss, loss.drawn, loss._progress) for _, loss in self.tree()]
+        moment = [(loss, loss.drawn, loss._moment.progress) for _, loss in self.tree()]
 
         def run(*flat: Tensor) -> Value:
             rest = iter(flat)
@@ -629,7 +627,7 @@ class Loss(nn.Module):
 @contextlib.contextmanager
 def _as_at(moment: Sequence[tuple[Loss, Any, float | None]]) -> Iterator[None]:
     """Draws and progress as they were; other forwards may lie between a forward and its backward."""
-    now = [(loss, loss.drawn, loss._progress) for loss, _, _ in moment]
+    now = [(loss, loss.drawn, loss._moment.progress) for loss, _, _ in moment]
     try:
         _set_moment(moment)
         yield
@@ -639,7 +637,7 @@ def _as_at(moment: Sequence[tuple[Loss, Any, float | None]]) -> Iterator[None]:
 
 def _set_moment(moment: Sequence[tuple[Loss, Any, float | None]]) -> None:
     for loss, drawn, progress in moment:
-        loss.drawn, loss._progress = drawn, progress
+        loss.drawn, loss._moment.progress = drawn, progress
 
 
 def _options(cls: type) -> list[str]:

@@ -39,7 +39,9 @@ def make_plan(encoder: Encoder, columns: Sequence[Features], execution: Executio
         tokens, size = execution.tokens, None
     if tokens is not None:
         return [chunk for group in _groups(columns, None) for chunk in _packed(encoder, columns, group, tokens)]
-    groups = _groups(columns, MERGE_SLACK) if execution.merge else [[index] for index in range(len(columns))]
+    # Without a token axis nothing is known to be gained by merging.
+    merges = execution.merge and len(columns) > 1 and any(map(width, columns))
+    groups = _groups(columns, MERGE_SLACK) if merges else [[index] for index in range(len(columns))]
     if size is None:
         return [tuple(Piece(index) for index in group) for group in groups]
     return [chunk for group in groups for chunk in _cut(encoder, columns, group, size)]
@@ -106,7 +108,7 @@ def _groups(columns: Sequence[Features], slack: float | None) -> list[list[int]]
 
 
 def _alike(narrower: int, wider: int, slack: float | None) -> bool:
-    """Whether padding one column to the other's width is cheap; without a token axis nothing is known to be gained."""
+    """Whether padding one column to the other's width is cheap."""
     return slack is None or 0 < wider <= slack * narrower
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -39,19 +40,18 @@ def encode(
     Raises:
         LossError: features that cannot be cut, or a module that this execution cannot serve.
     """
-    sharded = module is not None and _is_sharded(module)
-    if sharded:
+    if module is not None and _is_sharded(module):
         _refuse_for_sharded(execution)
         plan: list[Chunk] = [(Piece(index),) for index in range(len(columns))]
     else:
         plan = make_plan(encoder, columns, execution)
-    with _reducer(module) as prepared:
-        if isinstance(execution, GradCache) and torch.is_grad_enabled():
-            outputs = _run_cached(_Replay(encoder, inner_module(module), columns, plan, needs))
-        else:
-            outputs = [encoder(chunk_features(encoder, columns, chunk), needs) for chunk in plan]
-        outputs = prepared(outputs)
-    return assemble(encoder, columns, plan, outputs)
+    plain = uncompiled(module)
+    reducer = _Reducer(plain) if isinstance(plain, DistributedDataParallel) else None
+    if isinstance(execution, GradCache) and torch.is_grad_enabled():
+        outputs = _run_cached(_Replay(encoder, inner_module(module), columns, plan, needs))
+    else:
+        outputs = [encoder(chunk_features(encoder, columns, chunk), needs) for chunk in plan]
+    return assemble(encoder, columns, plan, outputs if reducer is None else reducer.prepared(outputs))
 
 
 def inner_module(module: nn.Module | None) -> nn.Module | None:
@@ -70,35 +70,27 @@ def uncompiled(module: Any) -> Any:
     return module._orig_mod if dynamo is not None and isinstance(module, dynamo.OptimizedModule) else module
 
 
-class _Prepared:
-    """Hands records to the reducer of a DistributedDataParallel, once per step."""
+class _Reducer:
+    """What `DistributedDataParallel.forward` does around its module, around any number of forwards.
 
-    def __init__(self, wrapper: DistributedDataParallel | None) -> None:
+    Ranks plan their forwards by themselves, and calling the wrapper broadcasts buffers at each: so the module
+    inside is called, and the reducer is prepared once, with the records.
+    """
+
+    def __init__(self, wrapper: DistributedDataParallel) -> None:
         self.wrapper = wrapper
+        wrapper._pre_forward()
 
-    def __call__(self, outputs: Sequence[Output]) -> list[Output]:
-        if self.wrapper is None:
-            return list(outputs)
+    def prepared(self, outputs: Sequence[Output]) -> list[Output]:
+        """The same records, known to the reducer."""
         tensors = [tensor for output in outputs for tensor in output.tensors()]
         rest = iter(self.wrapper._post_forward(tensors))
         return [output.with_tensors([next(rest) for _ in output.tensors()]) for output in outputs]
 
 
-@contextlib.contextmanager
-def _reducer(module: nn.Module | None) -> Iterator[_Prepared]:
-    """What `DistributedDataParallel.forward` does around its module, around any number of forwards.
-
-    Ranks plan their forwards by themselves, and calling the wrapper broadcasts buffers at each: so the module
-    inside is called, and the reducer is prepared once.
-    """
-    plain = uncompiled(module)
-    wrapper = plain if isinstance(plain, DistributedDataParallel) else None
-    if wrapper is not None:
-        wrapper._pre_forward()
-    yield _Prepared(wrapper)
-
-
 def _is_sharded(module: nn.Module) -> bool:
+    if not (dist.is_available() and dist.is_initialized()):
+        return False  # nothing is sharded without processes, and looking takes time
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 
     return any(isinstance(part, FullyShardedDataParallel | FSDPModule) for part in module.modules())

@@ -133,20 +133,21 @@ class _Fused(torch.autograd.Function):
         parts = row_tiles(targets.shape[0], sum(widths), vectors[0].element_size())
         wanted = ctx.needs_input_grad[5:]
         gradients = Gradients(vectors, wanted, single=len(parts) == 1)
-        tile = vectors[0].new_empty(parts[0].stop if parts else 0, sum(widths))
+        memory = vectors[0].new_empty(parts[0].stop if parts else 0, sum(widths))
         value, factors = vectors[0].new_zeros(()), (weights * scale)[:, None]
         for part in parts:
-            logits = tile[: part.stop - part.start]
-            for block, (row, column), adjust in zip(logits.split(widths, 1), places, adjusts, strict=True):
+            tile = memory[: part.stop - part.start]
+            blocks = tile.split_with_sizes(widths, 1)
+            for block, (row, column), adjust in zip(blocks, places, adjusts, strict=True):
                 write_inner_products(block, vectors[row][part] * scale, vectors[column])
                 if adjust is not None:
                     block += adjust(block, part)
-            losses, probabilities = _softmax(logits, targets[part])
+            losses, probabilities = _softmax(tile, targets[part])
             value += losses.mul_(weights[part]).sum()
             if any(wanted):
-                derivatives = probabilities.mul_(factors[part]).scatter_add_(1, targets[part, None], -factors[part])
-                for block, (row, column) in zip(derivatives.split(widths, 1), places, strict=True):
-                    gradients.add(row, part, column, block)
+                probabilities.mul_(factors[part]).scatter_add_(1, targets[part, None], -factors[part])
+                for derivatives, (row, column) in zip(blocks, places, strict=True):
+                    gradients.add(row, part, column, derivatives)
         ctx.save_for_backward(*gradients.result())
         return value
 

@@ -14,6 +14,8 @@ __all__ = ["Gradients", "inner_products", "write_inner_products"]
 COLUMNS = 1024
 """How wide a piece of a tile is multiplied at a time: what a cache holds, and memory that is soon used again."""
 
+PLAIN = (Tensor, torch.nn.Parameter)
+
 
 def inner_products(a: Float[Tensor, "n dim"], b: Float[Tensor, "m dim"]) -> Float[Tensor, "n m"]:
     """a b^T: by oneDNN where that suits and no gradient is asked for.
@@ -22,8 +24,7 @@ def inner_products(a: Float[Tensor, "n dim"], b: Float[Tensor, "m dim"]) -> Floa
     tensor([[1.],
             [2.]])
     """
-    recorded = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
-    linear = _linear() if _suits(a) and _suits(b) and not recorded else None
+    linear = _linear() if _suit(a, b) else None
     if linear is None:
         return a @ b.T
     # A second factor that is neither a whole matrix nor its transpose takes oneDNN a thousand times as long.
@@ -32,8 +33,9 @@ def inner_products(a: Float[Tensor, "n dim"], b: Float[Tensor, "m dim"]) -> Floa
 
 def write_inner_products(out: Float[Tensor, "n m"], a: Float[Tensor, "n dim"], b: Float[Tensor, "m dim"]) -> None:
     """Write a b^T into a tile, piece by piece."""
-    for piece, candidates in zip(out.split(COLUMNS, 1), b.split(COLUMNS), strict=True):
-        piece.copy_(inner_products(a, candidates))
+    for start in range(0, b.shape[0], COLUMNS):
+        columns = slice(start, start + COLUMNS)
+        out[:, columns] = inner_products(a, b[columns])
 
 
 class Gradients:
@@ -98,14 +100,19 @@ class Gradients:
         return self.transposed[place]
 
 
-def _suits(tensor: Tensor) -> bool:
-    """Whether oneDNN may multiply it: float32 numbers in this machine's memory, and nothing that traces."""
+def _suit(a: Tensor, b: Tensor) -> bool:
+    """Whether oneDNN may multiply them: float32 numbers in this machine's memory, and nobody traces or records."""
     return (
-        tensor.dtype == torch.float32
-        and tensor.device.type == "cpu"
-        and tensor.numel() > 0
-        and type(tensor) in (Tensor, torch.nn.Parameter)
+        a.dtype is torch.float32
+        and b.dtype is torch.float32
+        and a.is_cpu
+        and b.is_cpu
+        and type(a) in PLAIN
+        and type(b) in PLAIN
         and not torch.compiler.is_compiling()
+        and not (torch.is_grad_enabled() and (a.requires_grad or b.requires_grad))
+        and a.numel() > 0
+        and b.numel() > 0
     )
 
 

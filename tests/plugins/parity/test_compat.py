@@ -48,8 +48,8 @@ def bilinear(a, b):
     return 0.1 * (a @ b.T) - 0.01 * (a**2).sum(1)[:, None]
 
 
-def gaussian(a, b):
-    return (-0.1 * torch.cdist(a, b).square()).exp()
+def squared(a, b):
+    return 0.1 * (a @ b.T) - 0.05 * (a.square().sum(1)[:, None] + b.square().sum(1))
 
 
 def rowwise(a, b):
@@ -118,6 +118,10 @@ CASES = [
         TEACHER[:, 0, :3],
         lambda lib: {"similarity_fct": rowwise, "student_temperature": 0.5, "teacher_temperature": 3.0},
     ),
+    ("GlobalOrthogonalRegularizationLoss", 1, None, lambda lib: {}),
+    ("GlobalOrthogonalRegularizationLoss", 3, None, lambda lib: {"mean_weight": None, "aggregation": "sum"}),
+    ("GlobalOrthogonalRegularizationLoss", 2, None, lambda lib: {"similarity_fct": util.dot_score, "mean_weight": 0.5}),
+    ("GlobalOrthogonalRegularizationLoss", 2, None, lambda lib: {"similarity_fct": squared}),
 ]
 
 
@@ -233,7 +237,7 @@ def test_contrastive_tension(model, labels):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"scale": 5.0, "similarity_fct": util.dot_score}, {"similarity_fct": gaussian}], ids=str
+    "options", [{}, {"scale": 5.0, "similarity_fct": util.dot_score}, {"similarity_fct": squared}], ids=str
 )
 def test_contrastive_tension_in_batch(model, options):
     theirs, ours = (lib.ContrastiveTensionLossInBatchNegatives(model, **options) for lib in (original, compat))

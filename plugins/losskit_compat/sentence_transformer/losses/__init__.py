@@ -14,6 +14,7 @@ from .ranking import (
     MultipleNegativesRankingLoss,
     MultipleNegativesSymmetricRankingLoss,
 )
+from .regularization import GlobalOrthogonalRegularizationLoss
 from .tension import ContrastiveTensionDataLoader, ContrastiveTensionLoss, ContrastiveTensionLossInBatchNegatives
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "DistillKLDivLoss",
     "EmbedDistillLoss",
     "GISTEmbedLoss",
+    "GlobalOrthogonalRegularizationLoss",
     "MSELoss",
     "MarginMSELoss",
     "Matryoshka2dLoss",

@@ -108,12 +108,12 @@ def row_tiles(rows: int, candidates: int, size: int) -> list[slice]:
 
 
 def _softmax(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The cross-entropy of each row of a tile, and the probabilities, which overwrite the logits."""
-    chosen = logits.gather(1, targets[:, None]).squeeze(1)
-    highest = logits.amax(1)
+    """The cross-entropy of each row of a tile, [t, 1], and the probabilities, which overwrite the logits."""
+    chosen = logits.gather(1, targets)
+    highest = logits.amax(1, keepdim=True)
     probabilities = torch.softmax(logits, 1, out=logits)
     # The highest logit's probability is 1 over the sum: never so small that its logarithm is lost.
-    return highest.sub_(chosen).sub_(probabilities.amax(1).log_()), probabilities
+    return highest.sub_(chosen).sub_(probabilities.amax(1, keepdim=True).log_()), probabilities
 
 
 class _Fused(torch.autograd.Function):
@@ -134,18 +134,19 @@ class _Fused(torch.autograd.Function):
         wanted = ctx.needs_input_grad[5:]
         gradients = Gradients(vectors, wanted, single=len(parts) == 1)
         memory = vectors[0].new_empty(parts[0].stop if parts else 0, sum(widths))
-        value, factors = vectors[0].new_zeros(()), (weights * scale)[:, None]
+        value = vectors[0].new_zeros(())
         for part in parts:
-            tile = memory[: part.stop - part.start]
+            tile, chosen, weight = memory[: part.stop - part.start], targets[part, None], weights[part, None]
             blocks = tile.split_with_sizes(widths, 1)
             for block, (row, column), adjust in zip(blocks, places, adjusts, strict=True):
                 write_inner_products(block, vectors[row][part] * scale, vectors[column])
                 if adjust is not None:
                     block += adjust(block, part)
-            losses, probabilities = _softmax(tile, targets[part])
-            value += losses.mul_(weights[part]).sum()
+            losses, probabilities = _softmax(tile, chosen)
+            value += losses.mul_(weight).sum()
             if any(wanted):
-                probabilities.mul_(factors[part]).scatter_add_(1, targets[part, None], -factors[part])
+                factors = weight * scale
+                probabilities.mul_(factors).scatter_add_(1, chosen, factors.neg())
                 for derivatives, (row, column) in zip(blocks, places, strict=True):
                     gradients.add(row, part, column, derivatives)
         ctx.save_for_backward(*gradients.result())

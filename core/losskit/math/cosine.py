@@ -53,4 +53,4 @@ class _Normalize(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         unit, inverse = ctx.saved_tensors
         along = (gradient * unit).sum(-1, keepdim=True)
-        return torch.addcmul(gradient, along, unit, value=-1).mul_(inverse)
+        return torch.sub(gradient, unit * along).mul_(inverse)

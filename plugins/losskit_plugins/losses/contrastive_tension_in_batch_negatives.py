@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from losskit import Card, Execution, Format, Output, Similarity
 from losskit.errors import LossError
@@ -16,6 +17,9 @@ from losskit.math import Block, promoted, softmax_cross_entropy
 from .contrastive_tension import TwoTowers
 
 __all__ = ["ContrastiveTensionLossInBatchNegatives"]
+
+HELD = 512
+"""Up to so many rows both directions read one matrix of scores; beyond, each goes through tiles of its own."""
 
 
 class ContrastiveTensionLossInBatchNegatives(TwoTowers):
@@ -73,7 +77,11 @@ class ContrastiveTensionLossInBatchNegatives(TwoTowers):
         a, b = self.views(columns)
         scale = self.logit_scale.exp()
         targets = torch.arange(rows.start, rows.stop, device=b.embedding.device)
-        share = 0.5 / max(1, rows.stop - rows.start)
+        count = rows.stop - rows.start
+        if count == a.items <= HELD:
+            scores = self.matrix(a, b) * scale
+            return (cross_entropy(scores, targets) + cross_entropy(scores.T, targets)) / 2
+        share = 0.5 / max(1, count)
         weights = torch.full_like(targets, share, dtype=promoted(b.embedding).dtype)
         directions = [Block(a[rows], b), Block(b[rows], a)]
         return sum(

@@ -8,37 +8,68 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from losskit import Card, Encoder, Execution, Format, Loss, Output
 from losskit.errors import LossError
-from losskit.math import pairwise_cosine, pairwise_distance, promoted
+from losskit.math import differentiable_once, pairwise_cosine, pairwise_distance, promoted
 
 __all__ = ["DISTANCES", "Distance", "EmbedDistillLoss", "EmbeddingDistillation", "embed_distill"]
 
 Distance = Literal["cosine", "mse", "l2"]
 
-DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cosine": lambda student, teacher: 1 - pairwise_cosine(student, teacher),
-    "mse": lambda student, teacher: pairwise_distance(student, teacher).square() / student.shape[1],
-    "l2": pairwise_distance,
-}
-"""What is averaged: per row a distance of the student's embedding from the teacher's."""
+ROWS = 512
+"""How many rows of a large batch are worked on at a time: what is made of them stays in a processor's cache."""
 
 
 def embed_distill(
     student: Float[Tensor, "rows dim"], teacher: Float[Tensor, "rows dim"], distance: Distance = "cosine"
-) -> Float[Tensor, " rows"]:
-    """1 - cos(s_i, t_i), mean_k (s_ik - t_ik)^2, or |s_i - t_i|, of each row.
+) -> Float[Tensor, ""]:
+    """mean over rows of 1 - cos(s_i, t_i), of mean_k (s_ik - t_ik)^2, or of |s_i - t_i|.
 
     Args:
         student: embeddings.
-        teacher: what they should be.
+        teacher: what they should be; without gradient.
         distance: "cosine", "mse" or "l2".
 
     >>> embed_distill(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 0.0]]), "mse")
-    tensor([12.5000])
+    tensor(12.5000)
     """
     return DISTANCES[distance](student, teacher)
+
+
+def _mean_square(student: Tensor, teacher: Tensor) -> Tensor:
+    if student.shape[0] <= ROWS:
+        return mse_loss(student, teacher)
+    value: Tensor = _MeanSquare.apply(student, teacher)
+    return value
+
+
+class _MeanSquare(torch.autograd.Function):
+    """Differences are made a few rows at a time, and again in the backward, instead of held."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        ctx.save_for_backward(student, teacher)
+        parts = zip(student.split(ROWS), teacher.split(ROWS), strict=True)
+        return torch.stack([(s - t).square_().sum() for s, t in parts]).sum() / student.numel()
+
+    @staticmethod
+    @differentiable_once
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        student, teacher = ctx.saved_tensors
+        slope, gradient = upstream * (2 / student.numel()), torch.empty_like(student)
+        for s, t, into in zip(student.split(ROWS), teacher.split(ROWS), gradient.split(ROWS), strict=True):
+            torch.sub(s, t, out=into).mul_(slope)
+        return gradient, None
+
+
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cosine": lambda student, teacher: 1 - pairwise_cosine(student, teacher).mean(),
+    "mse": _mean_square,
+    "l2": lambda student, teacher: pairwise_distance(student, teacher).mean(),
+}
+"""What the family differs in."""
 
 
 class EmbeddingDistillation(Loss):
@@ -93,12 +124,14 @@ class EmbeddingDistillation(Loss):
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:
         """The mean distance of the tuples `rows`, over all columns."""
+        if rows.start == rows.stop:
+            return 0 * sum(column.embedding.sum() for column in columns)
         teachers = self._teachers(columns, labels)
         means = [
-            embed_distill(self._projected(column[rows].embedding), teacher[rows], self.distance).sum()
+            embed_distill(self._projected(column[rows].embedding), teacher[rows], self.distance)
             for column, teacher in zip(columns, teachers, strict=True)
         ]
-        return torch.stack(means).sum() / (len(means) * max(1, rows.stop - rows.start))
+        return means[0] if len(means) == 1 else torch.stack(means).mean()
 
     def _projected(self, embedding: Tensor) -> Tensor:
         layer = self.projection_layer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -41,50 +41,60 @@ def pair_logits(
 
 
 class _PairLogits(torch.autograd.Function):
+    """Each vector times its part of the weight, a few rows at a time."""
+
     @staticmethod
     def forward(
         ctx: Any, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor, concatenate: tuple[Vector, ...]
     ) -> Tensor:
         ctx.save_for_backward(a, b, weight)
         ctx.concatenate = concatenate
-        parts = zip(a.split(ROWS), b.split(ROWS), strict=True)
-        return torch.cat([torch.addmm(bias, _joined(u, v, concatenate), weight.T) for u, v in parts])
+        parts = [part.T for part in weight.split(a.shape[1], 1)]
+        made = []
+        for u, v in zip(a.split(ROWS), b.split(ROWS), strict=True):
+            logits = bias
+            for name, part in zip(concatenate, parts, strict=True):
+                logits = torch.addmm(logits, _vector(name, u, v), part)
+            made.append(logits)
+        return made[0] if len(made) == 1 else torch.cat(made)
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         a, b, weight = ctx.saved_tensors
-        of_weight = torch.zeros_like(weight)
-        of_a, of_b = [], []
-        for u, v, upstream in zip(a.split(ROWS), b.split(ROWS), gradient.split(ROWS), strict=True):
-            of_weight.addmm_(upstream.T, _joined(u, v, ctx.concatenate))
-            of_u, of_v = _of_pair(u, v, (upstream @ weight).split(a.shape[1], 1), ctx.concatenate)
-            of_a.append(of_u)
-            of_b.append(of_v)
-        return torch.cat(of_a), torch.cat(of_b), of_weight, gradient.sum(0), None
+        of_a, of_b, of_weight = torch.empty_like(a), torch.empty_like(b), torch.zeros_like(weight)
+        parts, of_parts = weight.split(a.shape[1], 1), of_weight.split(a.shape[1], 1)
+        chunks = (each.split(ROWS) for each in (a, b, gradient, of_a, of_b))
+        for u, v, upstream, of_u, of_v in zip(*chunks, strict=True):
+            _of_pair(u, v, upstream, dict(zip(ctx.concatenate, parts, strict=True)), of_u, of_v)
+            for name, of_part in zip(ctx.concatenate, of_parts, strict=True):
+                of_part.addmm_(upstream.T, _vector(name, u, v))
+        return of_a, of_b, of_weight, gradient.sum(0), None
 
 
-def _joined(a: Tensor, b: Tensor, concatenate: Sequence[Vector]) -> Tensor:
-    made = {"a": lambda: a, "b": lambda: b, "difference": lambda: (a - b).abs_(), "product": lambda: a * b}
-    return torch.cat([made[name]() for name in concatenate], 1)
+def _vector(name: Vector, a: Tensor, b: Tensor) -> Tensor:
+    if name == "difference":
+        return (a - b).abs_()
+    return a * b if name == "product" else a if name == "a" else b
 
 
-def _of_pair(a: Tensor, b: Tensor, upstream: Sequence[Tensor], concatenate: Sequence[Vector]) -> tuple[Tensor, Tensor]:
-    """The gradients of both vectors, from those of what was made of them."""
-    of_a, of_b = torch.zeros_like(a), torch.zeros_like(b)
-    for name, gradient in zip(concatenate, upstream, strict=True):
-        if name == "a":
-            of_a += gradient
-        elif name == "b":
-            of_b += gradient
-        elif name == "product":
-            of_a.addcmul_(gradient, b)
-            of_b.addcmul_(gradient, a)
+def _of_pair(
+    a: Tensor, b: Tensor, upstream: Tensor, parts: Mapping[Vector, Tensor], of_a: Tensor, of_b: Tensor
+) -> None:
+    """Write the gradients of both vectors, given the part of the weight that each choice is multiplied with."""
+    for name, into in (("a", of_a), ("b", of_b)):
+        if name in parts:
+            torch.mm(upstream, parts[name], out=into)
         else:
-            signed = (a - b).sign_().mul_(gradient)
-            of_a += signed
-            of_b -= signed
-    return of_a, of_b
+            into.zero_()
+    if "difference" in parts:
+        signed = (a - b).sign_().mul_(upstream @ parts["difference"])
+        of_a += signed
+        of_b -= signed
+    if "product" in parts:
+        through = upstream @ parts["product"]
+        of_a.addcmul_(through, b)
+        of_b.addcmul_(through, a)
 
 
 class SoftmaxLoss(Loss):
@@ -135,8 +145,9 @@ class SoftmaxLoss(Loss):
         name = type(self).__name__
         if num_labels < 2:
             raise LossError(f"{name}.num_labels", expected="2 or more", got=repr(num_labels))
-        if not self.concatenate or not set(self.concatenate) <= set(get_args(Vector)):
-            expected = f"some of {', '.join(get_args(Vector))}"
+        chosen = set(self.concatenate)
+        if not chosen or not chosen <= set(get_args(Vector)) or len(chosen) < len(self.concatenate):
+            expected = f"some of {', '.join(get_args(Vector))}, each once"
             raise LossError(f"{name}.concatenate", expected=expected, got=repr(concatenate))
         self.classifier = self.owned_linear(num_labels, vectors=len(self.concatenate), dimension=dimension)
 
@@ -165,9 +176,11 @@ class SoftmaxLoss(Loss):
     def logits(self, columns: Sequence[Output], rows: slice) -> Tensor:
         """What the layer makes of the pairs `rows`, [n, classes]."""
         layer = self.classifier
-        tensors = [promoted(t) for t in (columns[0][rows].embedding, columns[1][rows].embedding)]
-        dtype = torch.promote_types(tensors[0].dtype, layer.weight.dtype)
-        a, b, weight, bias = (t.to(dtype) for t in (*tensors, layer.weight, layer.bias))
+        a, b = promoted(columns[0][rows].embedding), promoted(columns[1][rows].embedding)
+        weight, bias = layer.weight, layer.bias
+        dtype = torch.promote_types(a.dtype, weight.dtype)
+        if a.dtype != weight.dtype:
+            a, b, weight, bias = (tensor.to(dtype) for tensor in (a, b, weight, bias))
         return pair_logits(a, b, weight, bias, self.concatenate)
 
     def _targets(self, labels: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ def test_refuses_what_does_not_fit():
     with pytest.raises(LossError, match=r"SoftmaxLoss.num_labels: expected 2 or more, got 1"):
         SoftmaxLoss(None, 1, dimension=4)
     with pytest.raises(
-        LossError, match=r"SoftmaxLoss.concatenate: expected some of a, b, difference, product, got \('c',\)"
+        LossError, match=r"SoftmaxLoss.concatenate: expected some of a, b, difference, product, each once, got \('c',\)"
     ):
         SoftmaxLoss(None, 2, ("c",), dimension=4)
     with pytest.raises(LossError, match=r"SoftmaxLoss.model: expected an encoder that knows the width"):

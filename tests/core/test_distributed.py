@@ -286,29 +286,31 @@ def value_and_gradients(value: Any, loss: nn.Module) -> Found:
     return float(total.detach()), gradients(value, loss)
 
 
-def in_one_process(combination: Combination) -> Found:
+def in_one_process(combination: Combination) -> list[Found]:
+    """Of every kind of data that it takes."""
     loss = combination.build()
-    batch = combination.batch(loss, sum(ROWS))
-    return value_and_gradients(loss(batch.features(loss), batch.flat_labels), loss)
+    batches = combination.batches(loss, sum(ROWS))
+    return [value_and_gradients(loss(batch.features(loss), batch.flat_labels), loss) for batch in batches]
 
 
 def of_the_list(
-    combinations: list[Combination], executions: list[Execution], wanted: dict[str, Found]
-) -> Callable[[int], dict[tuple[str, str], Found]]:
+    combinations: list[Combination], executions: list[Execution], wanted: dict[str, list[Found]]
+) -> Callable[[int], dict[tuple[str, str, int], Found]]:
     """What a rank finds: the loss, which owns parameters and towers, is wrapped as a whole."""
 
-    def found(rank: int) -> dict[tuple[str, str], Found]:
+    def found(rank: int) -> dict[tuple[str, str, int], Found]:
         rows = range(ROWS[0]) if rank == 0 else range(ROWS[0], sum(ROWS))
         made = {}
         for combination in combinations:
             for execution in executions:
                 loss = combination.build(execution)
-                batch = combination.batch(loss, sum(ROWS)).take(rows)
-                for name, parameter in loss.named_parameters():
-                    parameter.requires_grad_(name in wanted[str(combination)][1])  # DDP waits for all that ask
-                wrapper = DistributedDataParallel(loss)
-                value = wrapper(batch.features(loss), batch.flat_labels)
-                made[str(combination), repr(execution)] = value_and_gradients(value, loss)
+                for number, batch in enumerate(combination.batches(loss, sum(ROWS))):
+                    for name, parameter in loss.named_parameters():  # DDP waits for all that ask for gradients
+                        parameter.requires_grad_(name in wanted[str(combination)][number][1])
+                    part = batch.take(rows)
+                    wrapper = DistributedDataParallel(loss)
+                    value = wrapper(part.features(loss), part.flat_labels)
+                    made[str(combination), repr(execution), number] = value_and_gradients(value, loss)
         return made
 
     return found
@@ -317,12 +319,14 @@ def of_the_list(
 def require_the_joined_batch(combinations: list[Combination], executions: list[Execution]) -> None:
     wanted = {str(each): in_one_process(each) for each in combinations}
     first, second = on_two(of_the_list(combinations, executions, wanted))
-    assert len(first) == len(second) == len(combinations) * len(executions)
-    for (name, execution), (value, gradient) in first.items():
-        other_value, other_gradient = second[name, execution]
-        assert (value + other_value) / 2 == pytest.approx(wanted[name][0], rel=1e-10), (name, execution)
-        assert_same(gradient, wanted[name][1], (name, execution))
-        assert_same(other_gradient, wanted[name][1], (name, execution))
+    assert len(first) == len(second) == len(executions) * sum(map(len, wanted.values()))
+    for (name, execution, number), (value, gradient) in first.items():
+        joined, joined_gradient = wanted[name][number]
+        other, other_gradient = second[name, execution, number]
+        what = name, execution, number
+        assert (value + other) / 2 == pytest.approx(joined, rel=1e-10), what
+        assert_same(gradient, joined_gradient, what)
+        assert_same(other_gradient, joined_gradient, what)
 
 
 @pytest.mark.quick

@@ -124,9 +124,15 @@ class Combination:
         loss.set_clock(Clock(step=1, progress=0.5))
         return loss
 
-    def batch(self, loss: Loss, rows: int = 6) -> Batch:
-        """Data that it takes."""
-        return random_batch(loss.formats[0], rows=rows, dimension=WIDTH)
+    def batches(self, loss: Loss, rows: int = 6) -> list[Batch]:
+        """Data that it takes: under a wrapper of the first format, else of each, with 0, 1 and 3 negatives."""
+        forms = loss.formats[:1] if self.wrapper else loss.formats
+        made = []
+        for form in forms:
+            counts = {"*": (0, 1, 3), "+": (1, 3)}.get(form.inputs[-1][-1], (1,))
+            for count in counts[-2:-1] if self.wrapper and len(counts) > 1 else counts:
+                made.append(random_batch(form, rows=rows, negatives=count, dimension=WIDTH))
+        return made
 
 
 def combination(loss: str, wrapper: str = "") -> Combination:

@@ -78,37 +78,31 @@ class ScoreLoss(Loss):
         """
         return mean_over_rows(self.per_query(scores, labels, where))
 
-    def per_query(self, scores: Tensor, labels: Tensor, where: Tensor) -> Tensor:
-        """The loss of each list, [q], for a loss that is their mean; with `uses_weights` they are weighted."""
+    def per_query(self, scores: Tensor, labels: Tensor, where: Tensor | None) -> Tensor:
+        """The loss of each list, [q], of a loss that is their mean and `uses_weights`; `where` None: everywhere."""
         raise NotImplementedError(f"{type(self).__name__}.score or per_query")
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:
-        """Score the tuples `rows`, pad their lists, and hand them to `score`."""
+        """Score the tuples `rows`, pad their lists, and hand them to `score` or `per_query`."""
         assert labels is not None
         picked = [column[rows] for column in columns]
         scores, where = self._scores(picked)
         padded = _padded_labels(labels, columns, rows)
-        weight = picked[0].parts.get("weight")
-        if not isinstance(weight, Tensor):
-            return self.score(scores, padded, where)
-        if picked[0].lists is not None:  # one per item, of which all of a list are equal
-            weight = pad_lists(weight, picked[0].lists)[0][:, 0]
-        return mean_over_rows(self.per_query(scores, padded, where), weight)
+        if not self.uses_weights:
+            return self.score(scores, padded, torch.ones_like(scores, dtype=torch.bool) if where is None else where)
+        return mean_over_rows(self.per_query(scores, padded, where), _weights(picked[0]))
 
-    def _scores(self, columns: Sequence[Output]) -> tuple[Tensor, Tensor]:
-        """The scores of lists, padded to [q, n], and where there is one."""
+    def _scores(self, columns: Sequence[Output]) -> tuple[Tensor, Tensor | None]:
+        """The scores of lists, padded to [q, n], and where there is one; None: everywhere."""
         activation = ACTIVATIONS[self.activation] if isinstance(self.activation, str) else self.activation
         first, *documents = columns
         if len(documents) > 1:
-            scores = activation(self._scaled(self.pairwise_each(first, documents)))
-            return scores, torch.ones_like(scores, dtype=torch.bool)
+            return activation(self._scaled(self.pairwise_each(first, documents))), None
         if not documents:
-            return pad_lists(activation(self._given(first)), first.lists or (1,) * first.items)
-        lists = documents[0].lists
-        if lists is not None:
-            first = first[tuple_index(lists, documents[0].items, first.tensors()[0].device)]
-        scores = activation(self._scaled(self.pairwise(first, documents[0])))
-        return pad_lists(scores, lists or (1,) * first.items)
+            return _padded(activation(self._given(first)), first)
+        if documents[0].lists is not None:
+            first = first[tuple_index(documents[0].lists, documents[0].items, first.tensors()[0].device)]
+        return _padded(activation(self._scaled(self.pairwise(first, documents[0]))), documents[0])
 
     def _scaled(self, similarities: Tensor) -> Tensor:
         similarities = promoted(similarities)
@@ -126,6 +120,22 @@ class ScoreLoss(Loss):
                 fix="give the cross-encoder num_labels=1",
             )
         return promoted(scores)
+
+
+def _padded(scores: Tensor, column: Output) -> tuple[Tensor, Tensor | None]:
+    """The scores of a column's items as one row per tuple, and where there is one; None: everywhere."""
+    if column.lists is None:
+        return scores[:, None], None
+    padded, where = pad_lists(scores, column.lists)
+    return padded, None if len(set(column.lists)) == 1 else where
+
+
+def _weights(column: Output) -> Tensor | None:
+    """The sample weight of each tuple: one per item, of which all of a list are equal."""
+    weight = column.parts.get("weight")
+    if not isinstance(weight, Tensor) or column.lists is None:
+        return weight if isinstance(weight, Tensor) else None
+    return pad_lists(weight, column.lists)[0][:, 0]
 
 
 def _padded_labels(labels: Tensor, columns: Sequence[Output], rows: slice) -> Tensor:

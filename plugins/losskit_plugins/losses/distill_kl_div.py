@@ -21,7 +21,7 @@ def distill_kl_div(
     scores: Float[Tensor, "queries documents"],
     labels: Float[Tensor, "queries documents"],
     *,
-    where: Bool[Tensor, "queries documents"],
+    where: Bool[Tensor, "queries documents"] | None = None,
     student_temperature: float = 1.0,
     teacher_temperature: float = 1.0,
 ) -> Float[Tensor, " queries"]:
@@ -30,19 +30,23 @@ def distill_kl_div(
     Args:
         scores: the student's, of each query's documents.
         labels: the teacher's; minus infinity gives a document the probability 0.
-        where: True where there is a document.
+        where: True where there is a document; None: everywhere.
         student_temperature: divides the student's scores.
         teacher_temperature: divides the teacher's.
 
-    A list without documents counts as a loss of 0.
+    A list without documents, or without one that the teacher scores, counts as a loss of 0.
 
     >>> import torch
     >>> scores, labels = torch.zeros(1, 2), torch.tensor([[0.0, -float("inf")]])
-    >>> distill_kl_div(scores, labels, where=torch.tensor([[True, True]]))
+    >>> distill_kl_div(scores, labels)
     tensor([0.6931])
     """
-    student = masked_log_softmax(scores / student_temperature, where)
-    teacher = masked_softmax(labels / teacher_temperature, where & (labels > float("-inf")))
+    student, teacher = scores / student_temperature, labels / teacher_temperature
+    if where is None:  # the masked forms, at less cost
+        student, teacher = student.log_softmax(1), teacher.softmax(1).nan_to_num(0.0)
+    else:
+        student = masked_log_softmax(student, where)
+        teacher = masked_softmax(teacher, where & (labels > float("-inf")))
     return functional.kl_div(student, teacher, reduction="none").sum(1) * student_temperature**2
 
 
@@ -108,11 +112,13 @@ class DistillKLDivLoss(ScoreLoss):
         """A teacher that gives all candidates of a query one score prefers none."""
         if labels is None:
             return ""
+        if labels.numel() <= rows:
+            return "every list has one document"
         lists = labels.reshape(rows, -1) if labels.numel() == rows * (columns - 1) else labels
         same = lists == lists[..., :1]
         return "the teacher's scores are equal within every list" if bool(same.all()) else ""
 
-    def per_query(self, scores: Tensor, labels: Tensor, where: Tensor) -> Tensor:
+    def per_query(self, scores: Tensor, labels: Tensor, where: Tensor | None) -> Tensor:
         """The loss of each scored list."""
         return distill_kl_div(
             scores,

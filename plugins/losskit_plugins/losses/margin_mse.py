@@ -19,27 +19,27 @@ def margin_mse(
     scores: Float[Tensor, "queries documents"],
     labels: Float[Tensor, "queries _"],
     *,
-    where: Bool[Tensor, "queries documents"],
+    where: Bool[Tensor, "queries documents"] | None = None,
 ) -> Float[Tensor, " queries"]:
     """mean over k > 0 of (s_0 - s_k - y_k)^2 of each query.
 
     Args:
         scores: of each query's documents, that of the positive first.
         labels: margins [q, n - 1]; or scores of a teacher [q, n], whose margins are y_0 - y_k.
-        where: True where there is a document.
+        where: True where there is a document; None: everywhere.
 
     A query without negatives counts as a loss of 0.
 
     >>> import torch
-    >>> scores, where = torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([[True, True, True]])
-    >>> margin_mse(scores, torch.tensor([[1.0, 1.0]]), where=where)
-    tensor([0.5000])
-    >>> margin_mse(scores, torch.tensor([[5.0, 4.0, 4.0]]), where=where)
-    tensor([0.5000])
+    >>> scores = torch.tensor([[3.0, 1.0, 2.0]])
+    >>> margin_mse(scores, torch.tensor([[1.0, 1.0]])), margin_mse(scores, torch.tensor([[5.0, 4.0, 4.0]]))
+    (tensor([0.5000]), tensor([0.5000]))
     """
     if labels.shape[1] == scores.shape[1]:
         labels = labels[:, :1] - labels[:, 1:]
     errors = (scores[:, :1] - scores[:, 1:] - labels).square()
+    if where is None:
+        return errors.sum(1) / max(1, errors.shape[1])
     return masked_mean(errors, where[:, 1:], dim=1)
 
 
@@ -90,6 +90,11 @@ class MarginMSELoss(ScoreLoss):
     ) -> None:
         super().__init__(model, activation=activation, similarity=similarity, scale=scale, execution=execution)
 
-    def per_query(self, scores: Tensor, labels: Tensor, where: Tensor) -> Tensor:
+    def idle(self, rows: int, columns: int, labels: Tensor | None) -> str:
+        """A single document has no margin."""
+        alone = columns == 2 and labels is not None and labels.numel() == rows
+        return "every list has one document" if alone else ""
+
+    def per_query(self, scores: Tensor, labels: Tensor, where: Tensor | None) -> Tensor:
         """The loss of each scored list."""
         return margin_mse(scores, labels.to(scores.dtype), where=where)

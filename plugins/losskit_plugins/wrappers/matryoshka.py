@@ -120,7 +120,7 @@ class MatryoshkaLoss(Wrapper):
 
     def _cut_labels(self, labels: Tensor | None, size: int) -> Tensor | None:
         """Labels that are embeddings are cut as embeddings are."""
-        if labels is None or all(item.labels != "embedding" for item in self.formats):
+        if labels is None or labels.ndim < 2 or all(item.labels != "embedding" for item in self.formats):
             return labels
         return self._cut(labels, size)
 

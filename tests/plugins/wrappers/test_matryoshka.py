@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from losskit import Loss, LossError, Output
+from losskit import Card, Format, Loss, LossError, Output
+from losskit.batch import preprocess
 from losskit.clock import Clock
 from losskit.testing import ToyEncoder, differentiate, laws, random_batch, require_equal, subjects
 from losskit_plugins.losses.cosent import CoSENTLoss
@@ -107,6 +108,44 @@ def test_components_of_dict_valued_losses_keep_their_names():
     names = list(loss.compute_loss_from_embeddings(embeddings))
     assert names[:3] == ["matryoshka_8/ranking", "matryoshka_8/again/matryoshka_4", "matryoshka_8/again/matryoshka_3"]
     assert len(names) == 9
+
+
+class Parts(Loss):
+    """Reads a frozen guide, a tower trained beside the model, and labels."""
+
+    card = Card(
+        formats=[Format(["text", "text"], labels="embedding"), Format(["text", "text"], labels="class")],
+        encoders=["dense"],
+        reads={"model": None, "guide": None, "tower": [0]},
+    )
+
+    def __init__(self, model, widths):
+        super().__init__(model)
+        self.frozen = {"guide": ToyEncoder("dense", 5, seed=1)}
+        self.towers = {"tower": ToyEncoder("dense", FULL, seed=2)}
+        self.widths = widths
+
+    def compute(self, columns, labels, rows):
+        first = columns[0]
+        tensors = [first.embedding, first.parts["guide"].embedding, first.parts["tower"].embedding, labels]
+        self.widths.append([tensor.shape[-1] for tensor in tensors])
+        return first.embedding.sum()
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["alone", "in a sum"])
+@pytest.mark.parametrize(
+    ("labels", "wide"),
+    [(torch.ones(2, FULL), True), (torch.ones(2, 2, FULL), True), (torch.tensor([1, 0]), False)],
+    ids=["an embedding for all columns", "one for each", "classes"],
+)
+def test_cuts_towers_and_embedding_labels_and_leaves_guides_whole(labels, wide, wrapped):
+    toy, widths = ToyEncoder(), []
+    inner = Parts(toy, widths)
+    loss = MatryoshkaLoss(toy, WeightedSumLoss(toy, {"parts": inner}) if wrapped else inner, (FULL, 3))
+    assert loss.carries_texts
+    columns = [["a b", "c"], ["d", "e f"]]
+    loss(preprocess(loss, columns), labels)
+    assert widths == [[FULL, 5, FULL, FULL if wide else 2], [3, 5, 3, 3 if wide else 2]]
 
 
 class Wide(Loss):

@@ -117,7 +117,11 @@ def _softmax(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Fused(torch.autograd.Function):
-    """Tiles as matrix products; gradients are formed in the forward if something asks for them."""
+    """Tiles as matrix products.
+
+    Gradients are formed in the forward if something asks for them, for no tile could be kept; but where there is only
+    one, it is smaller than what it gives, and is kept instead.
+    """
 
     @staticmethod
     def forward(
@@ -132,7 +136,8 @@ class _Fused(torch.autograd.Function):
         widths = [vectors[column].shape[0] for _, column in places]
         parts = row_tiles(targets.shape[0], sum(widths), vectors[0].element_size())
         wanted = ctx.needs_input_grad[5:]
-        gradients = Gradients(vectors, wanted, single=len(parts) == 1)
+        ctx.places, ctx.widths, ctx.single = places, widths, len(parts) == 1
+        gradients = Gradients(vectors, wanted, single=False) if not ctx.single else None
         memory = vectors[0].new_empty(parts[0].stop if parts else 0, sum(widths))
         value = vectors[0].new_zeros(())
         for part in parts:
@@ -147,15 +152,23 @@ class _Fused(torch.autograd.Function):
             if any(wanted):
                 factors = weight * scale
                 probabilities.mul_(factors).scatter_add_(1, chosen, factors.neg())
+            if gradients is not None:
                 for derivatives, (row, column) in zip(blocks, places, strict=True):
                     gradients.add(row, part, column, derivatives)
-        ctx.save_for_backward(*gradients.result())
+        ctx.save_for_backward(*((memory, *vectors) if gradients is None else gradients.result()))
         return value
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return *(None,) * 5, *(None if each is None else each * upstream for each in ctx.saved_tensors)
+        if not ctx.single:
+            return *(None,) * 5, *(None if each is None else each * upstream for each in ctx.saved_tensors)
+        tile, *vectors = ctx.saved_tensors
+        gradients = Gradients(vectors, ctx.needs_input_grad[5:], single=True)
+        blocks = (tile * upstream).split_with_sizes(ctx.widths, 1)
+        for derivatives, (row, column) in zip(blocks, ctx.places, strict=True):
+            gradients.add(row, slice(None), column, derivatives)
+        return *(None,) * 5, *gradients.result()
 
 
 def whole(similarity: Similarity) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -49,12 +49,12 @@ class _PairLogits(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(a, b, weight)
         ctx.concatenate = concatenate
-        parts = [part.T for part in weight.split(a.shape[1], 1)]
+        parts = _parts(weight, concatenate)
         made = []
-        for u, v in zip(a.split(ROWS), b.split(ROWS), strict=True):
+        for u, v in _chunks(a, b):
             logits = bias
-            for name, part in zip(concatenate, parts, strict=True):
-                logits = torch.addmm(logits, _vector(name, u, v), part)
+            for name, part in parts.items():
+                logits = torch.addmm(logits, _vector(name, u, v), part.T)
             made.append(logits)
         return made[0] if len(made) == 1 else torch.cat(made)
 
@@ -63,13 +63,24 @@ class _PairLogits(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         a, b, weight = ctx.saved_tensors
         of_a, of_b, of_weight = torch.empty_like(a), torch.empty_like(b), torch.zeros_like(weight)
-        parts, of_parts = weight.split(a.shape[1], 1), of_weight.split(a.shape[1], 1)
-        chunks = (each.split(ROWS) for each in (a, b, gradient, of_a, of_b))
-        for u, v, upstream, of_u, of_v in zip(*chunks, strict=True):
-            _of_pair(u, v, upstream, dict(zip(ctx.concatenate, parts, strict=True)), of_u, of_v)
-            for name, of_part in zip(ctx.concatenate, of_parts, strict=True):
+        parts, of_parts = _parts(weight, ctx.concatenate), _parts(of_weight, ctx.concatenate)
+        for u, v, upstream, of_u, of_v in _chunks(a, b, gradient, of_a, of_b):
+            _of_pair(u, v, upstream, parts, of_u, of_v)
+            for name, of_part in of_parts.items():
                 of_part.addmm_(upstream.T, _vector(name, u, v))
         return of_a, of_b, of_weight, gradient.sum(0), None
+
+
+def _chunks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    if tensors[0].shape[0] <= ROWS:
+        return [tensors]
+    return zip(*(tensor.split(ROWS) for tensor in tensors), strict=True)
+
+
+def _parts(weight: Tensor, concatenate: Sequence[Vector]) -> dict[Vector, Tensor]:
+    """What each vector is multiplied with, as views."""
+    parts = weight.view(weight.shape[0], len(concatenate), -1).unbind(1)
+    return dict(zip(concatenate, parts, strict=True))
 
 
 def _vector(name: Vector, a: Tensor, b: Tensor) -> Tensor:
@@ -170,8 +181,9 @@ class SoftmaxLoss(Loss):
         assert labels is not None
         logits = self.logits(columns, rows)
         targets = self._targets(labels)[rows]
-        targets = targets.to(logits.dtype) if targets.ndim == 2 else targets
-        return cross_entropy(logits, targets, reduction="sum") / max(1, rows.stop - rows.start)
+        if rows.start == rows.stop:
+            return logits.sum()
+        return cross_entropy(logits, targets.to(logits.dtype) if targets.ndim == 2 else targets)
 
     def logits(self, columns: Sequence[Output], rows: slice) -> Tensor:
         """What the layer makes of the pairs `rows`, [n, classes]."""

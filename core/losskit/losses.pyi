@@ -1,6 +1,12 @@
 """The built-in losses and wrappers by name, for type checkers; a test compares with what is registered."""
 
 from losskit_plugins.losses.angle import AnglELoss as AnglELoss
+from losskit_plugins.losses.batch_all_triplet import BatchAllTripletLoss as BatchAllTripletLoss
+from losskit_plugins.losses.batch_hard_soft_margin_triplet import (
+    BatchHardSoftMarginTripletLoss as BatchHardSoftMarginTripletLoss,
+)
+from losskit_plugins.losses.batch_hard_triplet import BatchHardTripletLoss as BatchHardTripletLoss
+from losskit_plugins.losses.batch_semi_hard_triplet import BatchSemiHardTripletLoss as BatchSemiHardTripletLoss
 from losskit_plugins.losses.contrastive import ContrastiveLoss as ContrastiveLoss
 from losskit_plugins.losses.contrastive_tension import ContrastiveTensionLoss as ContrastiveTensionLoss
 from losskit_plugins.losses.contrastive_tension_in_batch_negatives import (

@@ -38,3 +38,13 @@ class EuclideanSimilarity:
     def pairwise_each(self, a: Output, others: Sequence[Output]) -> Tensor:
         """Item i with item i of each other, [n, k]."""
         return -pairwise_distance(a.embedding, *(other.embedding for other in others))
+
+    def of_products(self, products: Tensor, squares_a: Tensor, squares_b: Tensor) -> Tensor:
+        """All pairs from their inner products [n, m] and squared lengths [n, 1] and [m].
+
+        Of what is nearer than rounding tells, the distance and its gradient are 0.
+        """
+        sums = squares_a + squares_b
+        squared = torch.sub(sums, products, alpha=2.0)
+        near = squared <= sums * (4.0 * torch.finfo(sums.dtype).eps)
+        return squared.masked_fill(near, 1.0).sqrt().masked_fill(near, 0.0).neg()

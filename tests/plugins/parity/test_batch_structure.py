@@ -1,12 +1,18 @@
-"""Global orthogonal regularization beside sentence-transformers 6.2: equal, or in the table."""
+"""Batch triplets and global orthogonal regularization beside sentence-transformers 6.2: equal, or in the table."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
-from parity import embeddings, on, require_as_near
+from parity import embeddings, on, require_as_near, require_different
 
 from losskit.testing import require_equal
+from losskit_plugins.losses.batch_all_triplet import BatchAllTripletLoss
+from losskit_plugins.losses.batch_hard_soft_margin_triplet import BatchHardSoftMarginTripletLoss
+from losskit_plugins.losses.batch_hard_triplet import BatchHardTripletLoss
+from losskit_plugins.losses.batch_semi_hard_triplet import BatchSemiHardTripletLoss
 from losskit_plugins.losses.global_orthogonal_regularization import GlobalOrthogonalRegularizationLoss
 
 original = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
@@ -41,3 +47,66 @@ def test_global_orthogonal_of_crowded_embeddings_is_as_near_in_float32():
         float((on(each, singles).gradients[0] - truth).abs().max() / truth.abs().max()) for each in (theirs, ours)
     ]
     assert errors[1] <= max(1.5 * errors[0], 1e-5), errors
+
+
+TRIPLETS = {
+    BatchAllTripletLoss: original.BatchAllTripletLoss,
+    BatchHardTripletLoss: original.BatchHardTripletLoss,
+    BatchHardSoftMarginTripletLoss: original.BatchHardSoftMarginTripletLoss,
+    BatchSemiHardTripletLoss: original.BatchSemiHardTripletLoss,
+}
+DISTANCES = {
+    "euclidean": original.BatchHardTripletLossDistanceFunction.euclidean_distance,
+    "cosine": original.BatchHardTripletLossDistanceFunction.cosine_distance,
+}
+CLASSES = torch.tensor([4, 0, 1, 4, 0, 1, 0, 1, 4, 4, 0, 0])
+
+
+def pair(ours, margin=5.0, similarity="euclidean"):
+    """Both losses."""
+    options = {} if ours is BatchHardSoftMarginTripletLoss else {"margin": margin}
+    theirs = TRIPLETS[ours](torch.nn.Identity(), DISTANCES[similarity], **options)
+    return theirs, ours(similarity=similarity, **options)
+
+
+@pytest.mark.parametrize("similarity", DISTANCES)
+@pytest.mark.parametrize("margin", [0.3, 5.0])
+@pytest.mark.parametrize("loss", TRIPLETS)
+def test_batch_triplets(loss, margin, similarity):
+    batch = embeddings(1, 12)
+    theirs, ours = pair(loss, margin, similarity)
+    require_equal(similarity, on(theirs, batch, CLASSES), on(ours, batch, CLASSES))
+
+
+@pytest.mark.parametrize("similarity", DISTANCES)
+@pytest.mark.parametrize("loss", TRIPLETS)
+def test_batch_triplets_are_as_near_in_float32(loss, similarity):
+    require_as_near(*pair(loss, 0.5, similarity), 1, CLASSES, rows=12)
+
+
+def lonely(ours):
+    """The difference that a text without others of its class makes."""
+    theirs, found = pair(ours)
+    batch, classes = embeddings(1, 12), CLASSES.index_fill(0, torch.tensor(2), 9)
+    return lambda: on(theirs, batch, classes), lambda: on(found, batch, classes)
+
+
+def one_class(ours):
+    """The difference that a batch of one class makes."""
+    theirs, found = pair(ours)
+    batch, classes = embeddings(1, 12), torch.zeros(12, dtype=torch.int64)
+    return lambda: on(theirs, batch, classes), lambda: on(found, batch, classes)
+
+
+DIFFERENCES = {
+    ("BatchHardSoftMarginTripletLoss", "lonely-anchors"): partial(lonely, BatchHardSoftMarginTripletLoss),
+    ("BatchHardSoftMarginTripletLoss", "one-class"): partial(one_class, BatchHardSoftMarginTripletLoss),
+    ("BatchHardTripletLoss", "lonely-anchors"): partial(lonely, BatchHardTripletLoss),
+    ("BatchHardTripletLoss", "one-class"): partial(one_class, BatchHardTripletLoss),
+    ("BatchSemiHardTripletLoss", "one-class"): partial(one_class, BatchSemiHardTripletLoss),
+}
+
+
+@pytest.mark.parametrize("case", DIFFERENCES, ids="-".join)
+def test_differences(case):
+    require_different(*DIFFERENCES[case]())

@@ -12,14 +12,11 @@ from torch.nn.functional import mse_loss
 
 from losskit import Card, Encoder, Execution, Format, Loss, Output
 from losskit.errors import LossError
-from losskit.math import differentiable_once, pairwise_cosine, pairwise_distance, promoted
+from losskit.math import pairwise_cosine, pairwise_distance, promoted
 
 __all__ = ["DISTANCES", "Distance", "EmbedDistillLoss", "EmbeddingDistillation", "embed_distill"]
 
 Distance = Literal["cosine", "mse", "l2"]
-
-ROWS = 512
-"""How many rows of a large batch are worked on at a time: what is made of them stays in a processor's cache."""
 
 
 def embed_distill(
@@ -38,35 +35,9 @@ def embed_distill(
     return DISTANCES[distance](student, teacher)
 
 
-def _mean_square(student: Tensor, teacher: Tensor) -> Tensor:
-    if student.shape[0] <= ROWS:
-        return mse_loss(student, teacher)
-    value: Tensor = _MeanSquare.apply(student, teacher)
-    return value
-
-
-class _MeanSquare(torch.autograd.Function):
-    """Differences are made a few rows at a time, and again in the backward, instead of held."""
-
-    @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
-        ctx.save_for_backward(student, teacher)
-        parts = zip(student.split(ROWS), teacher.split(ROWS), strict=True)
-        return torch.stack([(s - t).square_().sum() for s, t in parts]).sum() / student.numel()
-
-    @staticmethod
-    @differentiable_once
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        student, teacher = ctx.saved_tensors
-        slope, gradient = upstream * (2 / student.numel()), torch.empty_like(student)
-        for s, t, into in zip(student.split(ROWS), teacher.split(ROWS), gradient.split(ROWS), strict=True):
-            torch.sub(s, t, out=into).mul_(slope)
-        return gradient, None
-
-
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cosine": lambda student, teacher: 1 - pairwise_cosine(student, teacher).mean(),
-    "mse": _mean_square,
+    "mse": mse_loss,
     "l2": lambda student, teacher: pairwise_distance(student, teacher).mean(),
 }
 """What the family differs in."""

@@ -9,10 +9,12 @@ import torch
 
 from losskit import LossError, Output
 from losskit.testing import differentiate, laws, require_equal, subjects
+from losskit_plugins.losses import cosent as module
 from losskit_plugins.losses.cosent import CoSENTLoss, cosent
 
 SUBJECTS = [
     *subjects(CoSENTLoss, families=["dense", "sparse"]),
+    *subjects(partial(CoSENTLoss, similarity="angle"), families=["dense"]),
     *subjects(partial(CoSENTLoss, similarity="manhattan", scale=0.5), families=["dense"]),
 ]
 
@@ -54,6 +56,23 @@ def test_equals_the_formula_in_loops(labels):
     require_equal("loops", differentiate(expected, embeddings), differentiate(got, embeddings))
 
 
+@pytest.fixture(params=["pairs", "sorted"])
+def path(request, monkeypatch):
+    """All pairs, as in small batches, or sorted by label."""
+    if request.param == "sorted":
+        monkeypatch.setattr(module, "FEW", 0)
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("bound", [None, 8.0])
+def test_small_and_large_batches_agree(bound):
+    scores = torch.linspace(-8, 8, 9, dtype=torch.float64)[torch.randperm(9)].requires_grad_()
+    labels = torch.tensor([0.0, 0.5, 0.5, 1.0, 0.0, 2.0, 0.5, 1.0, 3.0], dtype=torch.float64)
+    expected = differentiate(by_loops(scores, labels), [scores])
+    require_equal("loops", expected, differentiate(cosent(scores, labels, bound=bound), [scores]))
+
+
+@pytest.mark.usefixtures("path")
 def test_equal_labels_cost_nothing():
     scores = torch.randn(5, dtype=torch.float64, requires_grad=True)
     value = cosent(scores, torch.ones(5, dtype=torch.float64))
@@ -69,6 +88,7 @@ def test_no_rows_cost_nothing():
     assert value == 0
 
 
+@pytest.mark.usefixtures("path")
 def test_a_wide_range_of_scores_loses_no_pair():
     # The worst pair among low scores would vanish beside exp(900).
     scores = torch.tensor([-900.0, -1000.0, 900.0], dtype=torch.float64, requires_grad=True)

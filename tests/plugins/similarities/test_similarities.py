@@ -8,7 +8,16 @@ import torch
 from losskit import Output, get
 from losskit.testing import differentiate, laws, require_equal, subjects
 
+
+def angle(a, b):
+    """|Re + Im| of the complex cosine; the halves are real and imaginary parts."""
+    half = len(a) // 2
+    total = sum(torch.complex(a[i], a[i + half]) * torch.complex(b[i], -b[i + half]) for i in range(half))
+    return (total.real + total.imag).abs() / (a.square().sum() * b.square().sum()).sqrt()
+
+
 FORMULAS = {
+    "angle": angle,
     "cosine": lambda a, b: (a * b).sum() / (a.square().sum() * b.square().sum()).sqrt(),
     "dot": lambda a, b: sum(x * y for x, y in zip(a, b, strict=True)),
     "euclidean": lambda a, b: -sum((x - y).square() for x, y in zip(a, b, strict=True)).sqrt(),

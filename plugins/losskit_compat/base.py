@@ -29,7 +29,7 @@ def direct(gather_across_devices: bool) -> Execution | None:
 
 def renamed(name: str) -> property:
     """An attribute under the incumbent's name, kept under losskit's name."""
-    return property(attrgetter(name), lambda self, value: setattr(self, name, value), doc=f"As `{name}`.")
+    return property(attrgetter(name), lambda self, value: self.exchange(name, value), doc=f"As `{name}`.")
 
 
 class Incumbent(Loss):

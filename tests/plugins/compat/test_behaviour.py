@@ -66,6 +66,15 @@ def test_a_similarity_that_is_a_module_is_trained_and_can_be_replaced():
     assert value(loss) == value(losses.MultipleNegativesRankingLoss(None, 1.0))
 
 
+def test_a_module_can_give_way_to_a_function():
+    loss = losses.CosineSimilarityLoss(None, loss_fct=nn.L1Loss(), cos_score_transformation=nn.Sigmoid())
+    loss.loss_fct, loss.cos_score_transformation = nn.functional.mse_loss, nn.Identity()
+    labels = torch.linspace(0, 1, 6, dtype=torch.float64)
+    assert value(loss, 2, labels) == pytest.approx(value(losses.CosineSimilarityLoss(None), 2, labels), rel=1e-12)
+    with pytest.raises(LossError, match=r"expected scores in \[-1, 1\]"):
+        value(loss, 2, labels * 5)
+
+
 class Own(nn.Module):
     """A loss of the user's own, written for the incumbent."""
 

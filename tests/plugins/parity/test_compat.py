@@ -68,6 +68,8 @@ COSINES = util.pairwise_cos_sim
 DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 BOTH = ("query_to_doc", "doc_to_query")
 
+COSINE_OF = {lib: lib.BatchHardTripletLossDistanceFunction.cosine_distance for lib in (original, compat)}
+
 # Class, columns, labels, and the constructor's arguments, given the module of losses.
 CASES = [
     ("MultipleNegativesRankingLoss", 2, None, lambda lib: {}),
@@ -122,6 +124,20 @@ CASES = [
     ("GlobalOrthogonalRegularizationLoss", 3, None, lambda lib: {"mean_weight": None, "aggregation": "sum"}),
     ("GlobalOrthogonalRegularizationLoss", 2, None, lambda lib: {"similarity_fct": util.dot_score, "mean_weight": 0.5}),
     ("GlobalOrthogonalRegularizationLoss", 2, None, lambda lib: {"similarity_fct": squared}),
+    *[
+        (f"Batch{kind}TripletLoss", 1, labels, options)
+        for kind in ("All", "Hard", "HardSoftMargin", "SemiHard")
+        for labels in (CLASSES, BINARY)
+        for options in (
+            lambda lib: {},
+            lambda lib: {"distance_metric": lib.BatchHardTripletLossDistanceFunction.cosine_distance},
+            lambda lib: {"distance_metric": within},
+        )
+    ],
+    *[
+        (f"Batch{kind}TripletLoss", 1, CLASSES, lambda lib: {"distance_metric": COSINE_OF[lib], "margin": 0.25})
+        for kind in ("All", "Hard", "SemiHard")
+    ],
 ]
 
 

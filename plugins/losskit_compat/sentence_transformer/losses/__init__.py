@@ -6,6 +6,7 @@ from .distances import BatchHardTripletLossDistanceFunction, SiameseDistanceMetr
 from .distillation import DistillKLDivLoss, EmbedDistillLoss, MarginMSELoss, MSELoss
 from .gist import CachedGISTEmbedLoss, GISTEmbedLoss
 from .margins import ContrastiveLoss, MegaBatchMarginLoss, OnlineContrastiveLoss, TripletLoss
+from .mined import BatchAllTripletLoss, BatchHardSoftMarginTripletLoss, BatchHardTripletLoss, BatchSemiHardTripletLoss
 from .modifiers import AdaptiveLayerLoss, Matryoshka2dLoss, MatryoshkaLoss
 from .pairs import AnglELoss, CoSENTLoss, CosineSimilarityLoss
 from .ranking import (
@@ -20,7 +21,11 @@ from .tension import ContrastiveTensionDataLoader, ContrastiveTensionLoss, Contr
 __all__ = [
     "AdaptiveLayerLoss",
     "AnglELoss",
+    "BatchAllTripletLoss",
+    "BatchHardSoftMarginTripletLoss",
+    "BatchHardTripletLoss",
     "BatchHardTripletLossDistanceFunction",
+    "BatchSemiHardTripletLoss",
     "CachedGISTEmbedLoss",
     "CachedMultipleNegativesRankingLoss",
     "CachedMultipleNegativesSymmetricRankingLoss",

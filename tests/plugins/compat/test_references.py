@@ -1,0 +1,32 @@
+"""The registry answers to the incumbent's class names, or says what to write."""
+
+from __future__ import annotations
+
+import pytest
+
+from losskit import NotFoundError, get
+
+original = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
+
+BARE = sorted(name for name in original.__all__ if name.endswith("Loss") and not name.startswith("Cached"))
+CACHED = sorted(name for name in original.__all__ if name.startswith("Cached"))
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_a_bare_class_name_is_the_dense_loss(name):
+    spec = get("loss", name)
+    assert (spec.class_name, spec.builtin) == (name, True)
+
+
+@pytest.mark.parametrize("name", CACHED)
+def test_a_cached_class_name_says_what_to_write(name):
+    expected = get("loss", name.removeprefix("Cached")).name
+    with pytest.raises(NotFoundError, match=f"write {expected} with execution {{name: grad-cache"):
+        get("loss", name)
+
+
+def test_the_command_line_says_it_too(losskit):
+    result = losskit("show", "CachedMultipleNegativesRankingLoss")
+    assert result.returncode == 2
+    assert "write multiple-negatives-ranking with execution {name: grad-cache, mini_batch_size: 32}" in result.stderr
+    assert "loss cosent" in losskit("show", "CoSENTLoss").stdout

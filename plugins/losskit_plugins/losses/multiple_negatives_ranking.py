@@ -34,6 +34,7 @@ def info_nce(scores: Float[Tensor, "rows candidates"], positives: Int[Tensor, " 
         scores: scaled similarities of each row with every candidate; minus infinity removes one.
         positives: the place of each row's positive among the candidates.
 
+    >>> import torch
     >>> info_nce(torch.zeros(2, 4), torch.tensor([0, 1]))
     tensor(1.3863)
     """

@@ -194,14 +194,15 @@ class Loss(nn.Module):
         Raises:
             LossError: the loss was built without a model.
         """
-        if self.model is None:
+        model = self.model
+        if model is None:
             raise LossError(
                 f"{type(self).__name__}.model",
                 expected="an encoder",
                 got="None",
                 fix="build it with a model, or call compute_loss_from_embeddings",
             )
-        return self.view(self.model)
+        return self.view(model)
 
     def view(self, model: Any) -> Encoder:
         """A model seen as an encoder; remembered as long as it is the same object."""
@@ -464,7 +465,7 @@ class Loss(nn.Module):
         training = self._trains()
         self._check(columns, labels)
         rows, others = slice(0, columns[0].tuples), None
-        if self.execution.gather and world_size() > 1:
+        if world_size() > 1 and self.execution.gather:
             whole = gather(columns, labels)
             columns, labels, others = whole.columns, whole.labels, whole.tuples
             rows = whole.rows if self.row_wise else slice(0, sum(whole.tuples))
@@ -575,7 +576,8 @@ class Loss(nn.Module):
         return replace(column, parts={**column.parts, "weight": weight})
 
     def _trains(self) -> bool:
-        return torch.is_grad_enabled() and (self.model is None or bool(getattr(self.model, "training", True)))
+        model = self.model
+        return torch.is_grad_enabled() and (model is None or bool(getattr(model, "training", True)))
 
     def _draw(self, training: bool, sizes: Sequence[int]) -> None:
         """Set progress and make the draws of the whole tree, once per forward."""

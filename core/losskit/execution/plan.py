@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -12,7 +13,7 @@ from ..output import Output
 from ..protocols import Encoder, Features
 from .values import Direct, Execution, GradCache
 
-__all__ = ["Chunk", "Piece", "assemble", "chunk_features", "make_plan"]
+__all__ = ["Chunk", "Piece", "assemble", "chunk_features", "make_plan", "separately"]
 
 MERGE_SLACK = 1.1
 """Columns are merged if the widest is at most so many times the narrowest: beyond, padding costs more."""
@@ -30,7 +31,13 @@ Chunk = tuple[Piece, ...]
 """The pieces of one forward, in their order in its batch."""
 
 
-def make_plan(encoder: Encoder, columns: Sequence[Features], execution: Execution) -> list[Chunk]:
+@cache
+def separately(columns: int) -> Sequence[Chunk]:
+    """A forward for each column."""
+    return tuple((Piece(index),) for index in range(columns))
+
+
+def make_plan(encoder: Encoder, columns: Sequence[Features], execution: Execution) -> Sequence[Chunk]:
     """The forwards that encode all columns."""
     if isinstance(execution, GradCache):
         tokens, size = execution.mini_batch_tokens, execution.mini_batch_size
@@ -41,6 +48,8 @@ def make_plan(encoder: Encoder, columns: Sequence[Features], execution: Executio
         return [chunk for group in _groups(columns, None) for chunk in _packed(encoder, columns, group, tokens)]
     # Without a token axis nothing is known to be gained by merging.
     merges = execution.merge and len(columns) > 1 and any(map(width, columns))
+    if size is None and not merges:
+        return separately(len(columns))
     groups = _groups(columns, MERGE_SLACK) if merges else [[index] for index in range(len(columns))]
     if size is None:
         return [tuple(Piece(index) for index in group) for group in groups]
@@ -60,6 +69,8 @@ def assemble(
     encoder: Encoder, columns: Sequence[Features], plan: Sequence[Chunk], outputs: Sequence[Output]
 ) -> list[Output]:
     """The records of whole columns, in order, from the records of the chunks."""
+    if plan is separately(len(columns)):
+        return list(outputs)
     if all(len(chunk) == 1 and chunk[0].rows is None for chunk in plan):
         return [outputs[position] for _, position in sorted((chunk[0].column, i) for i, chunk in enumerate(plan))]
     sizes = [count(encoder, features) for features in columns]

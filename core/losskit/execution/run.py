@@ -18,7 +18,7 @@ from ..math.once import differentiable_once
 from ..modes import in_modes, modes_of
 from ..output import Output
 from ..protocols import Encoder, Features
-from .plan import Chunk, Piece, assemble, chunk_features, make_plan
+from .plan import Chunk, assemble, chunk_features, make_plan, separately
 from .values import Execution, GradCache
 
 __all__ = ["encode"]
@@ -42,7 +42,7 @@ def encode(
     """
     if module is not None and _is_sharded(module):
         _refuse_for_sharded(execution)
-        plan: list[Chunk] = [(Piece(index),) for index in range(len(columns))]
+        plan = separately(len(columns))
     else:
         plan = make_plan(encoder, columns, execution)
     plain = uncompiled(module)

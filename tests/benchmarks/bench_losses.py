@@ -310,11 +310,11 @@ def _status(key: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 
-def row(name: str, size: int, budget: float, memory: Sequence[int]) -> dict[str, Any]:
-    """All figures of a loss at one size; None where the original was not measured."""
+def timed(name: str, size: int, budget: float) -> dict[str, Any]:
+    """The times of a loss at one size; without the original's where it was not measured."""
     samples = times(name, size, budget)
     ours = samples["ours"]
-    found: dict[str, Any] = {"loss": name, "batch": size, "ours_ms": statistics.median(ours)}
+    found: dict[str, Any] = {"ours_ms": statistics.median(ours)}
     if "original" in samples:
         theirs = samples["original"]
         allowance = ALLOWANCE_MS if size == 64 else 0.0
@@ -322,10 +322,13 @@ def row(name: str, size: int, budget: float, memory: Sequence[int]) -> dict[str,
         allowed = [(b - allowance) / a for a, b in zip(theirs, ours, strict=True)]
         found |= {"original_ms": statistics.median(theirs), "ratio": statistics.median(ratios)}
         found |= {"interval": interval(ratios), "slower": interval(allowed)[0] > 1.05}
-    if size in memory:
-        for provider in samples:
-            found[f"{provider}_mb"] = peak(name, provider, size)
     return found
+
+
+def weighed(name: str, size: int) -> dict[str, Any]:
+    """The memory of a loss at one size."""
+    providers = PROVIDERS if size <= CASES[name].largest else PROVIDERS[1:]
+    return {f"{provider}_mb": peak(name, provider, size) for provider in providers}
 
 
 def show(found: dict[str, Any]) -> None:
@@ -357,20 +360,38 @@ def main() -> None:
     print(f"{'loss':50}{'batch':>7}{'original ms':>12}{'ours ms':>11}{'ratio':>7}{'orig. MB':>11}{'ours MB':>9}")
     rows = []
     for name in CASES:
-        if name.startswith(tuple(arguments.losses)):
-            for size in arguments.sizes:
-                rows.append(row(name, size, arguments.budget, arguments.memory))
-                show(rows[-1])
-    compared = [each for each in rows if "ratio" in each]
-    if compared:
-        mean = statistics.geometric_mean(each["ratio"] for each in compared)
-        print(f"geometric mean of the speed: {1 / mean:.2f} times")
-    weighed = [each for each in rows if "original_mb" in each]
-    if weighed:
-        shares = [max(each["ours_mb"], 0.1) / max(each["original_mb"], 0.1) for each in weighed]
-        print(f"geometric mean of the memory: {statistics.geometric_mean(shares):.2f} times")
+        for size in sorted({*arguments.sizes, *arguments.memory}) if name.startswith(tuple(arguments.losses)) else ():
+            found = {"loss": name, "batch": size}
+            found |= timed(name, size, arguments.budget) if size in arguments.sizes else {}
+            found |= weighed(name, size) if size in arguments.memory else {}
+            rows.append(found)
+            show(found)
+    for what, share in means(rows).items():
+        print(f"geometric mean of the {what}: {share:.2f} times")
     if arguments.out:
-        arguments.out.write_text(json.dumps({"threads": arguments.threads, "rows": rows}, indent=1) + "\n")
+        write(arguments.out, rows)
+
+
+def means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Ours over the original's, over all losses and sizes."""
+    shares = {
+        "time": [each["ratio"] for each in rows if "ratio" in each],
+        # Below a tenth of a megabyte pages are counted, not tensors.
+        "memory": [max(each["ours_mb"], 0.1) / max(each["original_mb"], 0.1) for each in rows if "original_mb" in each],
+    }
+    return {what: statistics.geometric_mean(found) for what, found in shares.items() if found}
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Figures into a file, beside those of earlier runs for other losses, sizes or measures."""
+    known = json.loads(path.read_text()) if path.exists() else []
+    merged = {(each["loss"], each["batch"]): each for each in known}
+    for each in rows:
+        key = each["loss"], each["batch"]
+        merged[key] = merged.get(key, {}) | each
+    order = list(CASES)
+    found = sorted(merged.values(), key=lambda each: (order.index(each["loss"]), each["batch"]))
+    path.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

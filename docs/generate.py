@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from losskit.recipe import Recipe
 from losskit_cli.app import COMMANDS
 
 REFERENCE = Path(__file__).parent / "reference"
+MEASURED = Path(__file__).parent / "measurements" / "losses.json"
 HELPERS = Path(__file__).parents[1] / "tests" / "helpers"
 PLURALS = {"loss": "Losses", "wrapper": "Wrappers", "regularizer": "Regularizers", "weighting": "Weightings",
            "similarity": "Similarities", "encoder": "Encoders"}  # fmt: skip
@@ -161,9 +163,48 @@ def _help(*arguments: str) -> str:
     return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
 
 
+def costs() -> Iterator[str]:
+    """Time and memory of each loss beside its original, as last measured."""
+    rows = json.loads(MEASURED.read_text(encoding="utf-8"))
+    yield "# Costs\n"
+    yield "Time and memory of the loss stage, forward and backward, beside sentence-transformers 6.2: embeddings of 384"
+    yield "dimensions, float32, one thread of a CPU, in turns in one process, medians. The ratio is the median of ours"
+    yield "over the original's. Memory is the peak above the inputs in a fresh process, the gradients of the embeddings"
+    yield "included; below a megabyte it counts pages. An empty cell was not measured, for the original mostly as it would"
+    yield "take more than a minute or 12 GB. `tests/benchmarks/bench_losses.py` measures it.\n"
+    for what, key in (("speed", "ratio"), ("memory", "share")):
+        shares = [share for each in rows if (share := _share(each, key))]
+        if shares:
+            yield f"* geometric mean of the {what}: {_mean_share(shares, key)}"
+    slower = [f"{each['loss']} at {each['batch']:,}" for each in rows if each.get("slower")]
+    yield f"* slower than 1.05 times the original: {'; '.join(slower) or 'none'}\n"
+    yield "| loss | batch | original ms | ours ms | ratio | original MB | ours MB |"
+    yield "|---|--:|--:|--:|--:|--:|--:|"
+    for each in rows:
+        cells = [_figure(each.get(key)) for key in ("original_ms", "ours_ms", "ratio", "original_mb", "ours_mb")]
+        yield f"| {each['loss']} | {each['batch']:,} | {' | '.join(cells)} |"
+
+
+def _share(row: dict[str, Any], key: str) -> float | None:
+    if key == "ratio":
+        return row.get("ratio")
+    return max(row["ours_mb"], 0.1) / max(row["original_mb"], 0.1) if "original_mb" in row else None
+
+
+def _mean_share(shares: list[float], key: str) -> str:
+    mean = statistics.geometric_mean(shares)
+    said = f"{1 / mean:.2f} times the original's" if key == "ratio" else f"{mean:.2f} of the original's"
+    return f"{said}, over {len(shares)} lines"
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "components.md": components,
     "combinations.md": combinations,
+    "costs.md": costs,
     "recipe.md": recipe,
     "commands.md": commands,
 }

@@ -168,10 +168,10 @@ def costs() -> Iterator[str]:
     rows = json.loads(MEASURED.read_text(encoding="utf-8"))
     yield "# Costs\n"
     yield "Time and memory of the loss stage, forward and backward, beside sentence-transformers 6.2: embeddings of 384"
-    yield "dimensions, float32, one thread of a CPU, in turns in one process, medians. The ratio is the median of ours"
+    yield "dimensions, float32, one thread, in turns in one process, medians. The ratio is the median of ours"
     yield "over the original's. Memory is the peak above the inputs in a fresh process, the gradients of the embeddings"
-    yield "included; below a megabyte it counts pages. An empty cell was not measured: mostly as the original would take"
-    yield "more than a minute or 12 GB. `tests/benchmarks/bench_losses.py` measures it.\n"
+    yield "included; below a megabyte it counts pages. An empty cell was not measured, mostly as the original would"
+    yield "take more than a minute or 12 GB. `tests/benchmarks/bench_losses.py` measures it.\n"
     for what, key in (("speed", "ratio"), ("memory", "share")):
         shares = [share for each in rows if (share := _share(each, key))]
         if shares:

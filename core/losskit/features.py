@@ -57,9 +57,15 @@ class Riders:
     weight: Tensor | None = None
 
 
+NO_RIDERS = Riders()
+_RIDING = frozenset(("texts", "texts_role", "lists", "weight"))
+
+
 def unload(features: Mapping[str, Any]) -> tuple[Features, Riders]:
     """Take texts with their role, lists and weights off."""
     rest = dict(features)
+    if _RIDING.isdisjoint(rest):
+        return rest, NO_RIDERS
     texts, role, lists = rest.pop("texts", None), rest.pop("texts_role", "text"), rest.pop("lists", None)
     return rest, Riders(texts, role, None if lists is None else tuple(lists), rest.pop("weight", None))
 

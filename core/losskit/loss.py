@@ -21,7 +21,7 @@ from .check import check_batch, check_values, signature
 from .clock import Clock, Moment
 from .errors import LossError, LosskitError
 from .execution import Direct, Execution, encode, gather, world_size
-from .features import Riders, move, unload
+from .features import NO_RIDERS, Riders, move, unload
 from .further import columns_read, encode_further, unread
 from .math.lists import tuple_index
 from .math.precision import full_precision, promoted
@@ -36,6 +36,8 @@ logger = logging.getLogger("losskit")
 DEFAULT_EXECUTION = Direct()
 
 Observer = Callable[[Sequence[Output], Tensor | None, slice], None]
+
+_Reading = tuple[tuple["Loss", ...], tuple[str, ...], list[int]]
 
 
 class Loss(nn.Module):
@@ -73,6 +75,7 @@ class Loss(nn.Module):
         self._similarity: str | Similarity | None = None
         self._moment = Moment()
         self._seen: set[Any] = set()
+        self._readings: dict[int, _Reading] = {}
         self._warned: set[str] = set()
         self._views: dict[int, tuple[Any, Encoder]] = {}
         self._scorer: tuple[Any, Similarity] | None = None
@@ -355,8 +358,8 @@ class Loss(nn.Module):
         return {name: _plain(further[name] if name in further else getattr(self, name)) for name in names}
 
     def __getstate__(self) -> dict[str, Any]:
-        # Views and scorers are made again on first use; observers belong to a trainer.
-        return {**self.__dict__, "_views": {}, "_scorer": None, "observers": []}
+        # Views, readings and scorers are made again on first use; observers belong to a trainer.
+        return {**self.__dict__, "_views": {}, "_readings": {}, "_scorer": None, "observers": []}
 
     # What it owns and where it stands
 
@@ -496,20 +499,33 @@ class Loss(nn.Module):
 
     def _encoded(self, features: Sequence[Features], riders: Sequence[Riders]) -> list[Output]:
         """One record per column, with lists, weights and what further encoders make of it."""
-        losses = [loss for _, loss in self.tree()]
-        needs = _met({need: None for loss in losses for need in loss.needs}, features)
-        read = columns_read([loss for loss in losses if not loss.inner], "model", len(features))
-        made = iter(encode(self.encoder, self.model, [features[index] for index in read], self.execution, needs))
-        columns = [
-            _with_lists(next(made), rider.lists)
-            if index in read
-            else unread(self.encoder, features[index], needs, rider.lists)
-            for index, rider in enumerate(riders)
-        ]
-        if any(loss.frozen or loss.towers for loss in losses):
-            columns = encode_further(self, columns, features, riders)
+        losses, asked, read = self._reading(len(features))
+        needs = _met(asked, features) if asked else ()
+        model = self.model
+        read_features = [features[index] for index in read]
+        made = encode(self.encoder, model, read_features, self.execution, needs)
+        if riders.count(NO_RIDERS) < len(riders) or len(read) < len(features):
+            rest = iter(made)
+            made = [
+                _with_lists(next(rest), rider.lists)
+                if index in read
+                else unread(self.encoder, features[index], needs, rider.lists)
+                for index, rider in enumerate(riders)
+            ]
+        if any(loss.frozen or loss._towers for loss in losses):
+            made = encode_further(self, made, features, riders)
         weight = next((rider.weight for rider in riders if rider.weight is not None), None)
-        return columns if weight is None else [self._weighted(columns[0], weight), *columns[1:]]
+        return made if weight is None else [self._weighted(made[0], weight), *made[1:]]
+
+    def _reading(self, columns: int) -> _Reading:
+        """What the losses of the tree ask of records, and which of so many columns the trained encoder reads."""
+        losses = tuple(loss for _, loss in self.tree())
+        known = self._readings.get(columns)
+        if known is None or known[0] != losses:
+            asked = tuple(dict.fromkeys(need for loss in losses for need in loss.needs))
+            read = columns_read([loss for loss in losses if not loss.inner], "model", columns)
+            known = self._readings[columns] = losses, asked, read
+        return known
 
     def _check_family(self) -> None:
         families = self.card.encoders if self._has_card else ()

@@ -19,6 +19,7 @@ LABEL_COLUMNS = ("label", "labels", "score", "scores")
 """What a label may be called without being mapped."""
 
 _STARS = ("*", "+")
+_SCALED = ("score", "scores")
 
 Mapped = Mapping[str, str | Sequence[str] | LabelColumn]
 
@@ -233,7 +234,7 @@ def match(
         raise _no_format(found, formats, min(tried, key=_distance), where, loss)
     most = max(len(each.used) for each in fitting)
     best = [each for each in fitting if len(each.used) == most]
-    return next((each for each in best if _label_fits(each, sample)), best[0])
+    return _checked_scaling(next((each for each in best if _label_fits(each, sample)), best[0]), mapping)
 
 
 @dataclass(frozen=True)
@@ -332,14 +333,20 @@ def _names(value: str | Sequence[str] | LabelColumn) -> list[str]:
 
 
 def _scaling(value: str | Sequence[str] | LabelColumn, kind: str) -> Scaling | None:
-    if not isinstance(value, LabelColumn) or value.from_ is None:
+    if not isinstance(value, LabelColumn) or value.from_ is None or kind not in _SCALED:
         return None
-    if kind not in ("score", "scores"):
-        raise DataError(
-            f"columns.label.from of column {value.column!r}", expected="a label of numbers (score, scores)",
-            got=kind, fix="drop from and to",
-        )  # fmt: skip
     return Scaling((value.from_[0], value.from_[1]), (value.to[0], value.to[1]))
+
+
+def _checked_scaling(chosen: Match, mapping: Mapped) -> Match:
+    """The match, unless its labels cannot be scaled as the mapping says."""
+    value = mapping.get("label")
+    if isinstance(value, LabelColumn) and value.from_ is not None and chosen.format.labels not in _SCALED:
+        raise DataError(
+            f"columns.label.from of column {value.column!r}", expected=f"a label of numbers ({', '.join(_SCALED)})",
+            got=chosen.format.labels, fix="drop from and to",
+        )  # fmt: skip
+    return chosen
 
 
 def _label_fits(found: Match, sample: Sequence[Mapping[str, Any]]) -> bool:

@@ -254,3 +254,13 @@ class TestClasses:
     def test_both_in_one_column_are_refused(self):
         with pytest.raises(DataError, match="column 'label': expected all integers, or all names, got both"):
             self.label([1, "cat"])
+
+
+def test_scaling_is_the_business_of_the_format_that_is_chosen():
+    formats = [Format(["text"], "class"), Format(["text", "text"], "score")]
+    mapping = {"text_1": "a", "text_2": "b", "label": LabelColumn(column="s", **{"from": [0, 5]})}
+    found = match(["a", "b", "s"], formats, mapping)
+    assert found.format == formats[1]
+    assert found.label.final(2.5) == 0.5
+    with pytest.raises(DataError, match=r"of column 's': expected a label of numbers \(score, scores\), got class"):
+        match(["a", "s"], formats, {"text": "a", "label": mapping["label"]})

@@ -181,7 +181,8 @@ class Match:
         documents = sum(len(texts[column.data]) if column.many else 1 for column in self.columns[1:])
         wanted = documents - (self.label.kind == "margins")
         if len(value) != wanted:
-            raise ValueError(f"{wanted} numbers, one for each {'document' if wanted == documents else 'negative'}")
+            what = "number" if wanted == 1 else "numbers"
+            raise ValueError(f"{wanted} {what}, one for each {'document' if wanted == documents else 'negative'}")
 
     def _weight(self, value: Any, place: str) -> float:
         assert self.weight is not None
@@ -212,7 +213,8 @@ def match(
 
     Args:
         found: the data's columns.
-        formats: of the loss; the one that uses most columns is taken, of equals the first whose labels fit.
+        formats: of the loss; the one that uses most columns is taken, of equals the first
+            that most of the sample agrees with.
         mapping: the card's inputs, `label` and `weight` to the data's names. Repeated inputs are numbered from 1;
             inputs with `*` or `+` take a name or a list. What is not mapped is looked up under its own name.
         where: what error messages call the data.
@@ -234,7 +236,7 @@ def match(
         raise _no_format(found, formats, min(tried, key=_distance), where, loss)
     most = max(len(each.used) for each in fitting)
     best = [each for each in fitting if len(each.used) == most]
-    return _checked_scaling(next((each for each in best if _label_fits(each, sample)), best[0]), mapping)
+    return _checked_scaling(max(best, key=lambda each: _agreeing(each, sample)), mapping)
 
 
 @dataclass(frozen=True)
@@ -349,15 +351,14 @@ def _checked_scaling(chosen: Match, mapping: Mapped) -> Match:
     return chosen
 
 
-def _label_fits(found: Match, sample: Sequence[Mapping[str, Any]]) -> bool:
-    if found.label is None:
-        return True
-    try:
-        for row in sample:
-            found.label.parse(row.get(found.label.data))
-    except ValueError:
-        return False
-    return True
+def _agreeing(found: Match, sample: Sequence[Mapping[str, Any]]) -> int:
+    """How many of the first rows hold what a format says, up to one that does not."""
+    for count, row in enumerate(sample):
+        try:
+            found.row(row, "a sample")
+        except DataError:
+            return count
+    return len(sample)
 
 
 def _check_mapping(found: Sequence[str], formats: Sequence[Format], mapping: Mapped, where: str, loss: str) -> None:

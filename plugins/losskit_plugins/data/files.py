@@ -195,8 +195,8 @@ def _features(matched: Match, first: dict[str, Any]) -> Any:
     """How the rows are stored; where a kind of label has several shapes the first row decides."""
     from datasets import Features
 
-    used = {name: _feature(first[name]) for name in matched.used}
-    return Features(used | {column.data: _texts(column) for column in matched.columns})
+    texts = {column.data: _texts(column) for column in matched.columns}
+    return Features({name: texts[name] if name in texts else _feature(first[name]) for name in matched.used})
 
 
 def _texts(column: Column) -> Any:

@@ -164,7 +164,7 @@ class TestValues:
             ("score", "high", "a finite number", "'high'"), ("score", None, "a finite number", "nothing"),
             ("score", 10**400, "a finite number", f"1{'0' * 76}..."), ("score", True, "a finite number", "True"), ("score", [1.0], "a finite number", "[1.0]"),
             ("scores", 1.0, "a list of finite numbers", "1.0"), ("scores", [1.0, None], "a list of finite numbers", "[1.0, None]"),
-            ("scores", [], "a list of finite numbers", "[]"), ("scores", [1.0, 2.0], "1 numbers, one for each document", "[1.0, 2.0]"),
+            ("scores", [], "a list of finite numbers", "[]"), ("scores", [1.0, 2.0], "1 number, one for each document", "[1.0, 2.0]"),
             ("margins", [1.0], "0 numbers, one for each negative", "[1.0]"),
             ("distribution", [0.5, 0.6], "a list of probabilities whose sum is 1", "[0.5, 0.6]"),
             ("distribution", [1.5, -0.5], "a list of probabilities whose sum is 1", "[1.5, -0.5]"),
@@ -264,3 +264,24 @@ def test_scaling_is_the_business_of_the_format_that_is_chosen():
     assert found.label.final(2.5) == 0.5
     with pytest.raises(DataError, match=r"of column 's': expected a label of numbers \(score, scores\), got class"):
         match(["a", "s"], formats, {"text": "a", "label": mapping["label"]})
+
+
+class TestEqualFormats:
+    formats = (
+        Format(["query", "positive", "negative+"], "margins"),
+        Format(["query", "positive", "negative+"], "scores"),
+    )
+    names = ("query", "positive", "negative", "label")
+
+    def kind(self, *labels, text="p"):
+        rows = [{"query": "q", "positive": text, "negative": "n", "label": label} for label in labels]
+        return match(self.names, self.formats, sample=rows).label.kind
+
+    def test_the_number_of_labels_says_which_kind_they_are(self):
+        assert self.kind(0.5) == self.kind([0.5]) == "margins"
+        assert self.kind([0.9, 0.1]) == "scores"
+
+    def test_where_no_format_fits_all_rows_the_one_that_fits_longest_is_taken(self):
+        assert self.kind([0.9, 0.1], [0.9]) == "scores"
+        assert self.kind([0.9], [0.9, 0.1]) == "margins"
+        assert self.kind([0.9, 0.1], text=None) == "margins"

@@ -63,6 +63,13 @@ class TestRead:
         classes = write(tmp_path / "c.jsonl", [{"text": "a", "label": "dog"}, {"text": "b", "label": "cat"}])
         assert load(Source(path=classes), [Format(["text"], "class")])[1].label.classes == ("cat", "dog")
 
+    def test_lists_that_are_empty_in_the_first_row(self, tmp_path):
+        rows = [
+            {"anchor": "a", "positive": ["p"], "negative": []},
+            {"anchor": "b", "positive": ["q"], "negative": ["n"]},
+        ]
+        assert load(Source(path=write(tmp_path / "l.jsonl", rows)), PAIRS)[0].to_list() == rows
+
     def test_changed_file_is_read_again(self, tmp_path):
         assert len(load(scored(tmp_path / "a.jsonl", 1, 2), SCORED)[0]) == 2
         assert len(load(scored(tmp_path / "a.jsonl", 1, 2, 3), SCORED)[0]) == 3

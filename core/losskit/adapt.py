@@ -142,7 +142,10 @@ class CompiledEncoder:
         return self.plain(features, needs) if needs else self.compiled(features)
 
 
-_OPTIONAL = ("take", "join", "lengths", "padding", "decode", "transformer", "get_config_dict")
+_OPTIONAL = {
+    *("take", "join", "lengths", "decode", "get_config_dict"),
+    *("padding", "transformer", "tokenizer", "max_length"),
+}
 
 
 def _scores(scores: Any) -> Any:

@@ -1,11 +1,11 @@
 """Everything losskit raises on purpose.
 
     LosskitError                      exit code 2 on the command line unless said otherwise
-    |-- DataError                     a file, column, label or value of the user's data
-    |-- RecipeError                   a recipe, an override or an option
-    |-- NotFoundError                 no component of that name            (also LookupError)
+    |-- DataError                     a file, column, label or value of the user's data   (also ValueError)
+    |-- RecipeError                   a recipe, an override or an option                  (also ValueError)
+    |-- NotFoundError                 no component of that name                           (also LookupError)
     |-- AmbiguousError                a name that several distributions or kinds provide
-    |-- LossError                     a loss was built or called wrongly   (also ValueError)
+    |-- LossError                     a loss was built or called wrongly                  (also ValueError)
     |-- ModelError                    a saved model that cannot be read or written
     `-- PluginError                   a component that was needed failed to load; exit code 3
 
@@ -61,11 +61,11 @@ def _rebuild(cls: type[LosskitError], culprit: str, expected: str, got: str, fix
     return cls(culprit, expected=expected, got=got, fix=fix)
 
 
-class DataError(LosskitError):
+class DataError(LosskitError, ValueError):
     """The user's data: a missing file, a wrong column, label or value."""
 
 
-class RecipeError(LosskitError):
+class RecipeError(LosskitError, ValueError):
     """A recipe, an override or an option that cannot be right."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -66,8 +67,13 @@ def encode_further(
 
 
 def _own_features(student: Encoder, name: str, encoder: Encoder, features: Features, riders: Riders) -> Features:
-    """What a frozen encoder reads, with its own prompts: token ids never cross tokenizers."""
+    """What a frozen encoder reads: texts with its own prompts, else the student's tokens if it knows the same ones.
+
+    Token ids never cross from one vocabulary to another.
+    """
     texts = riders.texts
+    if texts is None and _reads_the_same(student, encoder):
+        return features
     if texts is None:
         decode = getattr(student, "decode", None)
         if decode is None:
@@ -82,6 +88,23 @@ def _own_features(student: Encoder, name: str, encoder: Encoder, features: Featu
     # Plain texts ask for nothing, for a foreign tokeniser may know no roles.
     role = {} if riders.role == "text" else {"role": riders.role}
     return move(encoder.preprocess(texts, **role), device)
+
+
+def _reads_the_same(student: Encoder, encoder: Encoder) -> bool:
+    """Whether the tokens of the student mean the same to another encoder, and are not too many for it."""
+    tokenizers = [getattr(each, "tokenizer", None) for each in (student, encoder)]
+    if not all(callable(getattr(tokenizer, "get_vocab", None)) for tokenizer in tokenizers):
+        return False
+    if not _same_vocabulary(*tokenizers):
+        return False
+    most, limit = (getattr(each, "max_length", None) for each in (student, encoder))
+    return limit is None or (most is not None and most <= limit)
+
+
+@lru_cache(maxsize=8)
+def _same_vocabulary(a: Any, b: Any) -> bool:
+    vocabulary: bool = a is b or a.get_vocab() == b.get_vocab()
+    return vocabulary
 
 
 def _frozen(encoder: Any, seen: Encoder, features: Features, root: Loss) -> Output:

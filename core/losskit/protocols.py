@@ -37,6 +37,7 @@ class Encoder(Protocol):
     Optional, read with a default where absent: `take(features, rows)` and `join([features, ...])` where
     features are not indexed by item; `lengths(features)` where positions count although `attention_mask`
     hides them; `padding`, a mapping of feature names to their padding value; `decode(features)` to texts;
+    `tokenizer` with a method `get_vocab()`, and `max_length` in tokens, by which a guide reads the same features;
     `transformer`, the model of transformers inside; `get_config_dict()`, the options that build it again, None
     where it was made of objects: a loss's configuration holds them with its name, else its name alone.
     """

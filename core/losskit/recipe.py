@@ -453,6 +453,9 @@ def _refusal(error: ValidationError, recipe: Mapping[str, Any]) -> RecipeError:
         return _unknown(keys, _names(keys[:-1]))
     if worst["type"] == "missing":
         return RecipeError(f"{place}: missing; {_description(keys)}")
+    refusal = worst.get("ctx", {}).get("error")
+    if isinstance(refusal, RecipeError):  # of a validator here
+        return refusal
     expected = worst["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if worst["type"] == "model_type":
         expected = f"a map with {', '.join(_names(keys))}"

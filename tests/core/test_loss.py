@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import pytest
@@ -345,6 +346,33 @@ def test_further_encoders_read_their_columns(execution: Any) -> None:
 def test_a_frozen_encoder_without_texts_is_refused() -> None:
     with pytest.raises(LossError, match=r"the frozen encoder 'guide': expected texts .* has no method decode"):
         Guided(Model(), Words(), Model())(columns(rows=3))
+
+
+class Vocabulary:
+    def __init__(self, **ids: int) -> None:
+        self.ids = ids
+
+    def get_vocab(self) -> dict[str, int]:
+        return self.ids
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "max_length", "reads"),
+    [({"a": 0}, 8, True), ({"a": 0}, 4, False), ({"a": 1}, 8, False)],
+    ids=["equal", "shorter", "other"],
+)
+def test_a_frozen_encoder_reads_the_tokens_of_an_equal_vocabulary(
+    vocabulary: dict[str, int], max_length: int, reads: bool
+) -> None:
+    model, guide = Model(), Words()
+    model.tokenizer, model.max_length = Vocabulary(a=0), 8
+    guide.tokenizer, guide.max_length = Vocabulary(**vocabulary), max_length
+    inputs = columns(rows=3)
+    inputs[1]["length"] = torch.tensor([[1.0], [2.0], [4.0]], dtype=torch.float64)
+    with nullcontext() if reads else pytest.raises(LossError, match="texts that ride along"):
+        found = Guided(model, guide, Model())(inputs)
+        inputs[1]["texts"] = ["a", "bb", "cccc"]
+        assert found.item() == Guided(model, Words(), Model())(inputs).item()
 
 
 def test_encoders_of_a_tree_have_different_names() -> None:

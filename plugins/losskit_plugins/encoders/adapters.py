@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -79,9 +80,20 @@ class _View:
             self.model.save_pretrained(str(folder), create_model_card=False)
 
     @property
+    def tokenizer(self) -> Any:
+        """The object's own."""
+        return self.model.tokenizer
+
+    @property
+    def max_length(self) -> int | None:
+        """The most tokens of a text."""
+        limit: int | None = self.model.max_seq_length
+        return limit
+
+    @property
     def padding(self) -> Mapping[str, int]:
         """What stands at padding, by feature."""
-        tokenizer = self.model.tokenizer
+        tokenizer = self.tokenizer
         ids = {
             "input_ids": getattr(tokenizer, "pad_token_id", None),
             "token_type_ids": getattr(tokenizer, "pad_token_type_id", None),
@@ -89,8 +101,23 @@ class _View:
         return {name: value for name, value in ids.items() if value is not None}
 
     def decode(self, features: Features) -> list[str]:
-        """The texts of features, as far as their tokens tell."""
-        texts: list[str] = self.model.tokenizer.batch_decode(features["input_ids"], skip_special_tokens=True)
+        """The texts of features, as far as their tokens tell.
+
+        Raises:
+            LossError: tokens whose texts nobody can tell apart.
+        """
+        ids = features["input_ids"]
+        if "cu_seq_lens_q" in features:  # all texts in one row, without padding
+            bounds = features["cu_seq_lens_q"].tolist()
+            ids = [ids[0, start:end] for start, end in pairwise(bounds)]
+        elif ids.ndim != 2:
+            raise LossError(
+                "features of one row of tokens",
+                expected="input_ids [n, t], to give their texts back",
+                got=f"shape {list(ids.shape)}",
+                fix="train with losskit.train, whose batches carry texts",
+            )
+        texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return texts
 
     def _prompt(self, role: str, prompt: str | None) -> str:

@@ -154,6 +154,11 @@ class Tokenizer:
         self.base.init_kwargs |= {"padding_side": self.base.padding_side, "truncation_side": self.base.truncation_side}
         self.base.save_pretrained(folder)
 
+    def get_vocab(self) -> dict[str, int]:
+        """The id of every token."""
+        vocabulary: dict[str, int] = self.base.get_vocab()
+        return vocabulary
+
     def decode(self, features: Features) -> list[str]:
         """The texts of token ids, as far as they can be had back."""
         return self.base.batch_decode(features["input_ids"], skip_special_tokens=True)

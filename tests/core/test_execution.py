@@ -273,21 +273,42 @@ def test_an_unused_parameter_keeps_no_gradient() -> None:
     assert model.unused.grad is None
 
 
+class Square(Loss):
+    def __init__(self, model, *, execution=None):
+        super().__init__(model, execution=execution)
+
+    def compute(self, columns, labels, rows):
+        return columns[0].embedding.square().sum()
+
+
 def test_gradients_reach_features_that_ask_for_them() -> None:
     class Passes(nn.Module):
         def forward(self, features):
             return {"sentence_embedding": features["embedding"] * 2}
 
-    class Square(Loss):
-        def __init__(self, model, *, execution=None):
-            super().__init__(model, execution=execution)
-
-        def compute(self, columns, labels, rows):
-            return columns[0].embedding.square().sum()
-
     values = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     Square(Passes(), execution=GradCache(mini_batch_size=2))([{"embedding": values}]).backward()
     assert torch.allclose(values.grad, 8 * values.detach())
+
+
+class Unregistered(nn.Module):
+    """Keeps its weight where no optimizer finds it by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = [torch.tensor([2.0], dtype=torch.float64, requires_grad=True)]
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"sentence_embedding": features["vectors"] * self.hidden[0]}
+
+
+@pytest.mark.parametrize("execution", [Direct(), GradCache(mini_batch_size=2)], ids=["direct", "cached"])
+def test_gradients_reach_what_no_parameter_shows(execution) -> None:
+    model = Unregistered()
+    loss = Square(model, execution=execution)
+    vectors = torch.arange(1.0, 6.0, dtype=torch.float64)[:, None]
+    loss([{"vectors": vectors}]).backward()
+    assert model.hidden[0].grad.item() == pytest.approx(2 * 2.0 * vectors.square().sum().item())
 
 
 def test_replay_leaves_buffers_and_modes_as_the_first_pass_left_them() -> None:

@@ -121,12 +121,17 @@ class _Replay:
     forwards: dict[nn.Module, Any] = field(default_factory=dict)
     autocasts: list[tuple[str, torch.dtype, bool]] = field(default_factory=list)
     counted: list[Tensor] = field(default_factory=list)
+    to_leaves: bool = False
+    """Whether gradients go to leaves that the encoder alone knows: it registers no parameters."""
 
     def inputs(self) -> list[Tensor]:
         """Everything that gradients may flow to: trained parameters, and features that ask for them."""
         parameters = [] if self.module is None else [p for p in self.module.parameters() if p.requires_grad]
         values = [v for features in self.columns for v in features.values() if isinstance(v, Tensor)]
-        return [*parameters, *(value for value in values if value.requires_grad)]
+        found = [*parameters, *(value for value in values if value.requires_grad)]
+        self.to_leaves = not found and (self.module is None or next(self.module.parameters(), None) is None)
+        # What asks for gradients makes the records ask for them, so that there is a second pass.
+        return [torch.zeros((), requires_grad=True)] if self.to_leaves else found
 
     def first(self) -> list[Output]:
         """Without gradients, noting all that the second pass needs."""
@@ -197,6 +202,9 @@ class _Replay:
             return [None] * len(inputs)
         outputs, grad_outputs = zip(*pairs, strict=True)
         try:
+            if self.to_leaves:
+                torch.autograd.backward(outputs, grad_outputs)
+                return [None] * len(inputs)
             return torch.autograd.grad(outputs, inputs, grad_outputs, allow_unused=True)
         except RuntimeError as error:
             if "use_reentrant" not in str(error):

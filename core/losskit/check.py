@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .card import Format
+from .card import Format, split_input
 from .errors import LossError
 from .output import Output
 
-__all__ = ["check_batch", "check_values", "signature"]
+__all__ = ["check_batch", "check_lists", "check_values", "signature"]
 
 
 def signature(columns: Sequence[Output], labels: Tensor | None) -> tuple[Any, ...]:
@@ -46,7 +46,7 @@ def check_batch(
     if family != "cross-encoder":  # whose columns have become pairs
         fitting = [item for item in formats if _fits(item, len(columns))]
         if not fitting:
-            wanted = " or ".join(f"({', '.join(item.inputs)})" for item in formats)
+            wanted = " or ".join(dict.fromkeys(f"({', '.join(item.inputs)})" for item in formats))
             raise LossError(
                 f"the batch for {name}",
                 expected=f"columns {wanted}",
@@ -54,6 +54,30 @@ def check_batch(
                 fix="drop the columns it does not use, or choose a loss for this data",
             )
     _check_labels(name, fitting, columns, labels)
+
+
+def check_lists(name: str, formats: Sequence[Format], listed: Sequence[str], columns: Sequence[Output]) -> None:
+    """Refuse lists of texts in a column where a loss takes one text per row.
+
+    Args:
+        name: of the loss.
+        formats: what it takes; none: anything.
+        listed: the inputs that may hold lists.
+        columns: the records.
+
+    Raises:
+        LossError: names the column.
+    """
+    fitting = [item for item in formats if _fits(item, len(columns))]
+    for place, column in enumerate(columns):
+        names = [split_input(item.inputs[min(place, len(item.inputs) - 1)])[0] for item in fitting]
+        if column.lists is not None and fitting and not set(names) & set(listed):
+            raise LossError(
+                f"column {place + 1} ({names[0]}) of the batch for {name}",
+                expected="one text per row",
+                got="a list of texts per row",
+                fix="give each text a row of its own, or choose a loss that takes lists",
+            )
 
 
 def _fits(item: Format, columns: int) -> bool:
@@ -127,9 +151,13 @@ def check_values(name: str, formats: Sequence[Format], labels: Tensor) -> None:
         LossError: says what else there is.
     """
     kinds = {item.labels for item in formats} - {"none"}
-    if kinds <= {"score", "scores", "margins"} and labels.is_floating_point() and labels.isnan().any():
-        raise LossError(f"labels for {name}", expected="numbers", got="NaN", fix="drop the rows without a label")
-    if kinds == {"binary"} and labels.dtype != torch.bool and not torch.equal(labels, labels.square()):
+    if kinds <= {"score", "scores", "margins"}:
+        # A list may hold candidates of probability 0, whose score is minus infinity.
+        wrong = ~labels.isfinite() if "scores" not in kinds else labels.isnan() | (labels == float("inf"))
+        if wrong.any():
+            got = "NaN" if labels.isnan().any() else "infinity"
+            raise LossError(f"labels for {name}", expected="numbers", got=got, fix="drop the rows without a label")
+    if kinds == {"binary"} and labels.dtype != torch.bool and bool((labels * (1 - labels)).any()):
         others = [value for value in labels.flatten().tolist() if value not in (0, 1)]
         raise LossError(f"labels for {name}", expected="0 or 1", got=f"{others[0]:g}", fix="map them to 0 and 1")
 

@@ -17,7 +17,7 @@ from . import registry
 from .adapt import view
 from .batch import is_raw, preprocess, query_document_pairs
 from .card import Card, Format
-from .check import check_batch, check_values, signature
+from .check import check_batch, check_lists, check_values, signature
 from .clock import Clock, Moment
 from .errors import LossError, LosskitError
 from .execution import Direct, Execution, encode, gather, world_size
@@ -51,6 +51,8 @@ class Loss(nn.Module):
     card: ClassVar[Card]
     default_similarity: ClassVar[Mapping[str, str]] = {"dense": "cosine", "sparse": "dot", "multi-vector": "maxsim"}
     uses_weights: ClassVar[bool] = False
+    uses_lists: ClassVar[tuple[str, ...]] = ("documents",)
+    """Which of the card's inputs may hold a list of texts per row."""
     compares_rows: ClassVar[bool] = True
     """Whether a row may serve another as a negative; False where each row, or pair, is a task of its own."""
 
@@ -552,6 +554,9 @@ class Loss(nn.Module):
                 got=repr(self.execution),
             )
         check_batch(type(self).__name__, self.formats, family, columns, labels)
+        for _, loss in self.tree() if family != "cross-encoder" else ():
+            if not loss.inner:
+                check_lists(type(loss).__name__, loss.formats, loss.uses_lists, columns)
         if len(self._seen) < 10_000:
             self._seen.add(seen)
 

@@ -663,6 +663,7 @@ def test_weights_of_lists_are_those_of_their_items() -> None:
     class Weighted(Loss):
         card = Card(formats=[Format(inputs=["text"])], encoders=["dense"])
         uses_weights: ClassVar = True
+        uses_lists: ClassVar = ("text",)
 
         def compute(self, columns: Any, labels: Tensor | None, rows: slice) -> Tensor:
             record = columns[0][rows]

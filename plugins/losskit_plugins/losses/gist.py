@@ -107,6 +107,7 @@ class GISTEmbedLoss(Loss):
         relations=["multiple-negatives-ranking: the same without a guide, and with more directions."],
     )
     uses_weights = True
+    uses_lists = ("positive", "negative")
 
     def __init__(
         self,

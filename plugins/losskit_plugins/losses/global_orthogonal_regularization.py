@@ -46,6 +46,7 @@ class GlobalOrthogonalRegularizationLoss(Loss):
         ],
     )
     default_similarity: ClassVar[Mapping[str, str]] = {"dense": "cosine", "sparse": "cosine"}
+    uses_lists = ("text",)
 
     def __init__(
         self,

@@ -85,6 +85,7 @@ class MultipleNegativesRankingLoss(Loss):
         ],
     )
     uses_weights = True
+    uses_lists = ("positive", "negative")
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -138,7 +139,7 @@ class DenoisingAutoEncoderLoss(Loss):
 
 def _decoder(transformer: PreTrainedModel, source: str | None) -> PreTrainedModel:
     """A decoder with cross attention, where the transformer is and in its precision, without dropout."""
-    config = copy.deepcopy(transformer.config) if source is None else AutoConfig.from_pretrained(source)
+    config = copy.deepcopy(transformer.config) if source is None else _read(source, AutoConfig)
     config.is_decoder, config.add_cross_attention = True, True
     kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     if kind is None or "encoder_hidden_states" not in inspect.signature(kind.forward).parameters:
@@ -152,11 +153,26 @@ def _decoder(transformer: PreTrainedModel, source: str | None) -> PreTrainedMode
     if source is None:
         decoder = AutoModelForCausalLM.from_config(config)
     else:
-        decoder = AutoModelForCausalLM.from_pretrained(source, config=config, use_safetensors=True)
+        decoder = _read(source, AutoModelForCausalLM, config=config, use_safetensors=True)
     for part in decoder.modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0
     return decoder.to(transformer.device, transformer.dtype)
+
+
+def _read(source: str, kind: Any, **options: Any) -> Any:
+    """What `kind` reads from a folder or by a name.
+
+    Raises:
+        LossError: there is none, or it is damaged.
+    """
+    try:
+        return kind.from_pretrained(source, **options)
+    except (OSError, ValueError, SafetensorError) as error:
+        got = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise LossError(
+            "DenoisingAutoEncoderLoss.decoder", expected=f"a model of transformers at {source}", got=got
+        ) from error
 
 
 def _share(decoder: PreTrainedModel, transformer: PreTrainedModel) -> None:

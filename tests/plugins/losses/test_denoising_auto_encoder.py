@@ -145,9 +145,7 @@ def test_a_decoder_from_a_folder_keeps_its_head(tmp_path):
         torch.testing.assert_close(again.language_model.state_dict()[name], value)
     other = tmp_path / "other"
     AutoModel.from_config(BertConfig(vocab_size=50, max_position_embeddings=32, **SIZE)).save_pretrained(other)
-    with pytest.raises(
-        LossError, match=r"Loss.decoder: .* vocabulary of 44 and width 8, got 50 and 8"
-    ):
+    with pytest.raises(LossError, match=r"Loss.decoder: .* vocabulary of 44 and width 8, got 50 and 8"):
         DenoisingAutoEncoderLoss(model, str(other))
     roberta = encoder("roberta")
     with pytest.raises(LossError, match=r"Loss.tie: .* architecture, roberta, got bert\. Fix: set tie=False"):
@@ -167,3 +165,13 @@ def test_refuses_what_does_not_fit():
         DenoisingAutoEncoderLoss(ToyEncoder())
     with pytest.raises(LossError, match=r"MatryoshkaLoss.loss: expected a loss that works at any size"):
         build({"name": "matryoshka", "dims": [4], "loss": "denoising-auto-encoder"}, encoder())
+
+
+def test_a_decoder_that_cannot_be_read_is_named(tmp_path):
+    model = encoder()
+    with pytest.raises(LossError, match=rf"Loss.decoder: expected a model of transformers at {tmp_path}, got "):
+        DenoisingAutoEncoderLoss(model, str(tmp_path))
+    DenoisingAutoEncoderLoss(model).language_model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(LossError, match=rf"Loss.decoder: expected a model of transformers at {tmp_path}, got "):
+        DenoisingAutoEncoderLoss(model, str(tmp_path))

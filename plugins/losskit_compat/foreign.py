@@ -34,6 +34,15 @@ class ForeignLoss(Loss):
         super().__init__(model)
         self.module = module
 
+    def __getattr__(self, name: str) -> Any:
+        """What the loss itself lacks is the module's: scripts read its settings there."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "module":
+                raise
+            return getattr(self.module, name)
+
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:
         """What the module says of all tuples."""
         features = [{"sentence_embedding": column.embedding} for column in columns]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -57,7 +58,14 @@ class _View:
                     f"a model of class {name}", expected="SentenceTransformer or CrossEncoder", got=name,
                     fix="its family has no encoder plugin yet; losskit list --kind encoder shows those there are",
                 )  # fmt: skip
-        return cls(model) if isinstance(model, loaded(LIBRARY, cls.class_name)) else None  # type: ignore[return-value]
+        if not isinstance(model, loaded(LIBRARY, cls.class_name)):
+            return None
+        return cls.of(model)
+
+    @classmethod
+    def of(cls, model: Any) -> Encoder:
+        """The view of an object of the right class."""
+        return cls(model)  # type: ignore[return-value]
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -129,6 +137,12 @@ class SentenceTransformerView(_View):
 
     class_name = "SentenceTransformer"
     family = "dense"
+
+    @classmethod
+    def of(cls, model: Any) -> Encoder:
+        """A view; of static embeddings one that can cut their features."""
+        static = loaded("sentence_transformers.sentence_transformer.modules.static_embedding", "StaticEmbedding")
+        return (StaticEmbeddingView if isinstance(model[0], static) else cls)(model)
 
     @property
     def similarity(self) -> str:
@@ -218,6 +232,29 @@ class SentenceTransformerView(_View):
             features = module(features)
         vectors: Tensor = features["sentence_embedding"]
         return vectors
+
+
+class StaticEmbeddingView(SentenceTransformerView):
+    """One of static embeddings, whose features are the tokens of all texts in a row, and where each text begins."""
+
+    def lengths(self, features: Features) -> Tensor:
+        """How many tokens each text has."""
+        offsets, end = features["offsets"], len(features["input_ids"])
+        return torch.diff(offsets, append=offsets.new_tensor([end]))
+
+    def take(self, features: Features, rows: slice | Sequence[int]) -> Features:
+        """Some texts."""
+        ids, counts = features["input_ids"], self.lengths(features)
+        texts = ids.split(counts.tolist())
+        picked = texts[rows] if isinstance(rows, slice) else [texts[row] for row in rows]
+        counts = counts[rows] if isinstance(rows, slice) else counts[list(rows)]
+        return {**features, "input_ids": torch.cat([ids[:0], *picked]), "offsets": counts.cumsum(0) - counts}
+
+    def join(self, features: Sequence[Features]) -> Features:
+        """The texts of several features one after another."""
+        counts = torch.cat([self.lengths(each) for each in features])
+        ids = torch.cat([each["input_ids"] for each in features])
+        return {**features[0], "input_ids": ids, "offsets": counts.cumsum(0) - counts}
 
 
 class CrossEncoderView(_View):

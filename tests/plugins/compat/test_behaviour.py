@@ -100,6 +100,7 @@ def test_a_plain_module_works_inside_modifiers(folder, execution):
     theirs = original.MatryoshkaLoss(model, own, [8, 4], [1.0, 2.0])
     require_equal("own loss", run(model, theirs, 2, labels), run(model, ours, 2, labels))
     assert own.model is model
+    assert ours.loss.head is own.head
     assert ours.get_config_dict()["loss"] == "Own"
     with pytest.raises(
         LossError, match="Linear inside a modifier: expected a module whose encoder is its child `model`"

@@ -250,13 +250,46 @@ def test_reading_layers_leaves_the_object_as_it_was(view, model, texts) -> None:
     assert "all_layer_embeddings" not in model(dict(features))
 
 
-def test_layers_need_a_transformer(st, texts) -> None:
+@pytest.fixture
+def static(st):
+    """A model of static embeddings, whose features are no rows."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = Tokenizer(models.WordLevel({"[UNK]": 0, "cat": 1, "dog": 2}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    static = st.sentence_transformer.modules.StaticEmbedding(words, embedding_dim=4)
-    view = DenseEncoder.adapt(st.SentenceTransformer(modules=[static], device="cpu"))
+    embedding = st.sentence_transformer.modules.StaticEmbedding(words, embedding_dim=4)
+    return st.SentenceTransformer(modules=[embedding], device="cpu")
+
+
+def test_static_embeddings_are_cut_and_joined(static) -> None:
+    view = DenseEncoder.adapt(static)
+    features = view.preprocess(["cat", "", "a dog there", "dog cat"])
+    whole = view(features).embedding
+    assert view.lengths(features).tolist() == [1, 0, 3, 2]
+    assert torch.equal(view(view.take(features, slice(1, 3))).embedding, whole[1:3])
+    assert torch.equal(view(view.take(features, [3, 0])).embedding, whole[[3, 0]])
+    parts = [view.take(features, slice(0, 1)), view.take(features, slice(1, 4))]
+    assert torch.equal(view(view.join(parts)).embedding, whole)
+    with pytest.raises(LossError, match=r"expected input_ids \[n, t\], to give their texts back, got shape \[6\]"):
+        view.decode(features)
+
+
+@pytest.mark.parametrize("execution", [losskit.GradCache(mini_batch_size=2), losskit.Direct(tokens=3)], ids=str)
+def test_static_embeddings_under_every_execution(static, execution) -> None:
+    loss = losskit.build("multiple-negatives-ranking", static)
+    columns = [["cat", "a dog there", "dog"], ["", "dog cat", "cat cat"]]
+    found = []
+    for each in (losskit.Direct(), execution):
+        loss.execution = each
+        static.zero_grad()
+        value = loss([loss.encoder.preprocess(texts) for texts in columns])
+        value.backward()
+        found.append((value.detach(), static[0].embedding.weight.grad.clone()))
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_layers_need_a_transformer(static, texts) -> None:
+    view = DenseEncoder.adapt(static)
     features = view.preprocess(texts)
     assert view(features).embedding.shape == (5, 4)
     with pytest.raises(LossError, match="expected features with input_ids and attention_mask"):

@@ -210,7 +210,7 @@ def test_closed_streams_are_no_error() -> None:
     ("line", "offered"),
     [
         ("losskit ", {"list", "show", "train", "doctor", "greet"}),
-        ("losskit show cos", {"cosent", "cosine"}),
+        ("losskit show cos", {"cosent", "cosine", "cosine-similarity"}),
         ("losskit show to", {"toy"}),
         ("losskit list --kind w", {"wrapper", "weighting"}),
         ("losskit list --inputs anchor,pos", {"anchor,positive"}),

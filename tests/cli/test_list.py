@@ -154,7 +154,7 @@ def test_a_terminal_of_80_columns_gets_a_table_that_fits(losskit, site) -> None:
     lines = unstyled(shown).splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].split() == ["name", "inputs", "labels", "encoders", "provider", "status"]
-    for name in ("negatives-", "ranking", "missing-dependency", "cross-encoder", "lk-computed"):
+    for name in ("negatives-", "missing-", "cross-encoder", "lk-computed"):
         assert any(name in line.split() for line in lines)
     assert "wrapper" in (line.strip() for line in lines)
     assert "\x1b[" not in on_terminal(site, "list", NO_COLOR="1").replace("\x1b[0m", "").replace("\x1b[1m", "")
@@ -179,9 +179,9 @@ def test_what_a_card_says_cannot_style_or_steer_the_terminal(losskit, site) -> N
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
-        (["--kind", "similarity"], {"cosine", "dot", "euclidean", "manhattan"}),
+        (["--kind", "similarity"], {"angle", "cosine", "dot", "euclidean", "manhattan"}),
         (["--inputs", "text,text", "--labels", "score"], {"cosent"}),
-        (["--inputs", "anchor positive", "--provider", "losskit"], {"multiple-negatives-ranking"}),
+        (["--inputs", "query documents", "--labels", "scores", "--kind", "loss"], {"distill-kl-div", "list-net", "margin-mse"}),
         (["--search", "cosent"], {"cosent"}),
         (["--provider", "lk-a"], {"toy"}),
         (["--encoder", "cross-encoder", "--kind", "encoder"], {"cross-encoder"}),

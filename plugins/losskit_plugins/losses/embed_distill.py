@@ -72,6 +72,8 @@ class EmbeddingDistillation(Loss):
         if distance not in DISTANCES:
             expected = f"one of {', '.join(DISTANCES)}"
             raise LossError(f"{type(self).__name__}.distance", expected=expected, got=repr(distance))
+        if projection is not None and projection < 1:
+            raise LossError(f"{type(self).__name__}.projection", expected="a positive integer", got=repr(projection))
         self.distance = distance
         self.projection = projection
         self.projection_layer = None if projection is None else self.owned_linear(projection)

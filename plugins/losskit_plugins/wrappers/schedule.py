@@ -60,7 +60,7 @@ def check_schedule(culprit: str, schedule: Mapping[str, Any]) -> None:
                 fix=did_you_mean(str(key), known),
             )  # fmt: skip
     own = DEFAULTS | dict(schedule)
-    if own["schedule"] not in SCHEDULES:
+    if own["schedule"] not in list(SCHEDULES):  # which asks for no hash
         raise LossError(
             f"{culprit}.schedule", expected=f"one of {', '.join(SCHEDULES)}", got=repr(own["schedule"]),
             fix=did_you_mean(str(own["schedule"]), SCHEDULES),

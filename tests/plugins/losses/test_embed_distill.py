@@ -143,6 +143,9 @@ def test_refuses_what_does_not_fit():
         EmbedDistillLoss(distance="l1")
     with pytest.raises(LossError, match=r"MSELoss.model: expected an encoder that knows the width"):
         MSELoss(projection=3)
+    for width in (0, -4):
+        with pytest.raises(LossError, match=rf"MSELoss.projection: expected a positive integer, got {width}"):
+            MSELoss(ToyEncoder(), projection=width)
     taught = build({"name": "mse", "teacher": TEACHER}, ToyEncoder())
     with pytest.raises(LossError, match=r"labels for MSELoss: expected none, for it learns from the columns alone"):
         taught.compute_loss_from_embeddings([torch.randn(3, 8)], torch.randn(3, 8))

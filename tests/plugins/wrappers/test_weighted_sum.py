@@ -126,6 +126,7 @@ def test_a_slice_that_is_computed_again_has_the_weight_of_its_forward():
     [
         ({"shape": "linear"}, r"weights.a.shape: expected a key of a schedule \(schedule, from, to, delay, warmup\)"),
         ({"schedule": "cubic"}, "weights.a.schedule: expected one of constant, linear, quadratic, cosine, got 'cubic'"),
+        ({"schedule": [1]}, r"weights.a.schedule: expected one of .*, got \[1\]"),
         ({"to": "much"}, "weights.a.to: expected a finite number, got 'much'"),
         ({"from": math.nan}, "weights.a.from: expected a finite number, got nan"),
         ({"warmup": 1.5}, r"weights.a.warmup: expected a share of the training, in \[0, 1\], got 1.5"),

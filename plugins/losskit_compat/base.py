@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any, ClassVar
@@ -17,7 +19,7 @@ from losskit.protocols import Features
 from .foreign import ForeignLoss
 from .functions import Distance, MatrixFunction, as_similarity, name_of_function
 
-__all__ = ["Cached", "Distanced", "Incumbent", "Scored", "Summed", "direct", "renamed"]
+__all__ = ["Cached", "Distanced", "Incumbent", "Scored", "Summed", "direct", "formerly", "renamed"]
 
 logger = logging.getLogger("losskit")
 
@@ -30,6 +32,22 @@ def direct(gather_across_devices: bool) -> Execution | None:
 def renamed(name: str) -> property:
     """An attribute under the incumbent's name, kept under losskit's name."""
     return property(attrgetter(name), lambda self, value: self.exchange(name, value), doc=f"As `{name}`.")
+
+
+def formerly(**names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A constructor that takes arguments under their former names too: `former="present"`."""
+
+    def decorated(constructor: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(constructor)
+        def with_present_names(*args: Any, **options: Any) -> None:
+            for former in names.keys() & options:
+                warnings.warn(f"{former} is deprecated: write {names[former]}", DeprecationWarning, stacklevel=2)
+                options.setdefault(names[former], options.pop(former))
+            constructor(*args, **options)
+
+        return with_present_names
+
+    return decorated
 
 
 class Incumbent(Loss):
@@ -45,9 +63,9 @@ class Incumbent(Loss):
         else:
             super().__setattr__(name, value)
 
-    def forward(self, sentence_features: Sequence[Features], labels: Tensor | None = None) -> Value:
+    def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Value:
         """The loss of a batch: features per column, and labels."""
-        return super().forward(sentence_features, self._labels_that_are_read(labels))
+        return super().forward(list(sentence_features), self._labels_that_are_read(labels))
 
     def compute_loss_from_embeddings(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Value:
         """The loss of embeddings, one tensor per column."""
@@ -161,7 +179,7 @@ GRADIENT_CACHING = """@misc{gao2021scaling,
 class Summed(Incumbent):
     """A loss of several components that returns their sum."""
 
-    def forward(self, sentence_features: Sequence[Features], labels: Tensor | None = None) -> Tensor:
+    def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
         """The sum of the components."""
         return _total(super().forward(sentence_features, labels))
 

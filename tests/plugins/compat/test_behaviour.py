@@ -167,3 +167,16 @@ def test_the_incumbents_trainer_trains_with_it_and_prints_its_settings(folder, t
     card = (tmp_path / "saved" / "README.md").read_text()
     for text in ('"matryoshka_dims": [', '"loss": "CachedMultipleNegativesRankingLoss"', "kusupati2022matryoshka"):
         assert text in card
+
+
+def test_columns_may_come_from_a_generator():
+    model = toys.ToyEncoder()
+    columns = [model.preprocess(["a", "b c"]), model.preprocess(["d e", "f"])]
+    loss = losses.MultipleNegativesRankingLoss(model)
+    assert loss(column for column in columns).item() == loss(columns).item()
+
+
+def test_arguments_under_their_former_names():
+    with pytest.warns(DeprecationWarning, match="sentence_embedding_dimension is deprecated: write embedding_dim"):
+        loss = losses.SoftmaxLoss(None, sentence_embedding_dimension=4, num_labels=3)
+    assert loss.classifier.in_features == 12

@@ -12,7 +12,7 @@ from losskit.loss import Value
 from losskit.protocols import Features
 from losskit_plugins.losses import softmax
 
-from ...base import Incumbent
+from ...base import Incumbent, formerly
 
 __all__ = ["SoftmaxLoss"]
 
@@ -29,6 +29,7 @@ class SoftmaxLoss(Incumbent, softmax.SoftmaxLoss):
         "concatenation_sent_multiplication",
     )
 
+    @formerly(sentence_embedding_dimension="embedding_dimension")
     def __init__(
         self,
         model: Any,
@@ -65,6 +66,6 @@ class SoftmaxLoss(Incumbent, softmax.SoftmaxLoss):
         assert labels is not None
         logits = self.logits(columns, rows)
         targets = labels[rows]
-        if self.num_labels == 1 or targets.shape != logits.shape:
+        if targets.shape != logits.shape:
             targets = targets.reshape(-1)
         return self.loss_fct(logits, targets)

@@ -253,7 +253,9 @@ def test_contrastive_tension(model, labels):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"scale": 5.0, "similarity_fct": util.dot_score}, {"similarity_fct": squared}], ids=["default", "dot", "own"]
+    "options",
+    [{}, {"scale": 5.0, "similarity_fct": util.dot_score}, {"similarity_fct": squared}],
+    ids=["default", "dot", "own"],
 )
 def test_contrastive_tension_in_batch(model, options):
     theirs, ours = (lib.ContrastiveTensionLossInBatchNegatives(model, **options) for lib in (original, compat))

@@ -45,6 +45,8 @@ class ScoreLoss(Loss):
         LossError: a similarity for a cross-encoder, or an unknown activation.
     """
 
+    compares_rows = False
+
     def __init__(
         self,
         model: Any = None,
@@ -79,7 +81,14 @@ class ScoreLoss(Loss):
         return mean_over_rows(self.per_query(scores, labels, where))
 
     def per_query(self, scores: Tensor, labels: Tensor, where: Tensor | None) -> Tensor:
-        """The loss of each list, [q], of a loss that is their mean and `uses_weights`; `where` None: everywhere."""
+        """The loss of each list, [q], of a loss that is their mean and `uses_weights`.
+
+        Args:
+            scores: [q, n].
+            labels: [q, n]; for margins [q, n - 1].
+            where: [q, n], True where there is a document; None: everywhere, and then a list may give [q, k]
+                terms, of which its loss is the mean.
+        """
         raise NotImplementedError(f"{type(self).__name__}.score or per_query")
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from .once import differentiable_once
 from .precision import promoted
 
-__all__ = ["inverse_length", "normalize"]
+__all__ = ["inverse", "normalize"]
 
 EPSILON = 1e-12
 """A shorter vector has no direction: it counts as zero, and passes no gradient."""
@@ -29,28 +29,26 @@ def normalize(vectors: Float[Tensor, "*items dim"]) -> Float[Tensor, "*items dim
     return unit
 
 
-def inverse_length(vectors: Float[Tensor, "*items dim"]) -> Float[Tensor, "*items 1"]:
-    """1 / |v|; 0 for a vector without direction.
+def inverse(lengths: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """1 / |v| of lengths |v|; 0 for a vector without direction.
 
-    >>> inverse_length(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
-    tensor([[0.2000],
-            [0.0000]])
+    >>> inverse(torch.tensor([5.0, 0.0]))
+    tensor([0.2000, 0.0000])
     """
-    length: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    return functional.threshold(length, EPSILON, float("inf")).reciprocal_()
+    return functional.threshold(lengths, EPSILON, float("inf")).reciprocal_()
 
 
 class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, vectors: Tensor) -> Tensor:
-        inverse = inverse_length(vectors)
-        unit = vectors * inverse
-        ctx.save_for_backward(unit, inverse)
+        inverses = inverse(torch.linalg.vector_norm(vectors, dim=-1, keepdim=True))
+        unit = vectors * inverses
+        ctx.save_for_backward(unit, inverses)
         return unit
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        unit, inverse = ctx.saved_tensors
+        unit, inverses = ctx.saved_tensors
         along = (gradient * unit).sum(-1, keepdim=True)
-        return torch.sub(gradient, unit * along).mul_(inverse)
+        return torch.sub(gradient, unit * along).mul_(inverses)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from .cosine import inverse_length
+from .cosine import inverse
 from .once import differentiable_once
 from .precision import promoted
 
@@ -43,7 +43,7 @@ def pairwise_cosine(a: Vectors, *others: Vectors) -> Scores:
     With a zero vector the cosine is 0, and its gradient too.
 
     >>> pairwise_cosine(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[6.0, 8.0], [1.0, 0.0]]))
-    tensor([1., 0.])
+    tensor([1.0000, 0.0000])
     """
     scores: Tensor = _Cosine.apply(False, promoted(a), *map(promoted, others))  # type: ignore[no-untyped-call]
     return scores
@@ -83,12 +83,12 @@ class _Dot(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *vectors: Tensor) -> Tensor:
         ctx.save_for_backward(*vectors)
-        return _joined(_measured(_products, vectors))
+        return _scores(_measured(_products, vectors))
 
     @staticmethod
     @differentiable_once
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, ...]:
-        return _made(_across, ctx.saved_tensors, _slopes(upstream))
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        return _made(_across, ctx.saved_tensors, _columns(upstream), ctx.needs_input_grad)
 
 
 class _Cosine(torch.autograd.Function):
@@ -96,26 +96,26 @@ class _Cosine(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, turn: bool, *vectors: Tensor) -> Tensor:
-        measured = _measured(partial(_products_and_inverse_lengths, turn), vectors)
-        cosines, (first, *others) = measured[: len(vectors) - 1], measured[len(vectors) - 1 :]
-        for cosine, other in zip(cosines, others, strict=True):
-            cosine.mul_(first).mul_(other)
+        others = len(vectors) - 1
+        measured = _measured(partial(_products_and_lengths, turn), vectors)
+        products, lengths = measured[:, :others], measured[:, others:]
+        inverses = inverse(lengths)
+        factors = inverses[:, :1] * inverses[:, 1:]
+        cosines = products * factors
         ctx.turn = turn
-        ctx.save_for_backward(*vectors, first, *others, *cosines)
-        return _joined(cosines)
+        ctx.save_for_backward(*vectors, inverses, factors, cosines)
+        return _scores(cosines)
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        count = (len(saved) + 1) // 3
-        vectors, (first, *others), cosines = (saved[at : at + count] for at in (0, count, 2 * count))
-        slopes = _slopes(upstream)
-        across = [slope * first * other for slope, other in zip(slopes, others, strict=True)]
-        pulls = [slope * cosine for slope, cosine in zip(slopes, cosines, strict=True)]
-        along = [pull * other * other for pull, other in zip(pulls, others, strict=True)]
-        total = pulls[0] if len(pulls) == 1 else torch.stack(pulls).sum(0)
-        return None, *_made(partial(_across_and_along, ctx.turn), vectors, [*across, total * first * first, *along])
+        *vectors, inverses, factors, cosines = ctx.saved_tensors
+        slopes = _columns(upstream)
+        pulls = slopes * cosines
+        if pulls.shape[1] > 1:
+            pulls = torch.cat([pulls.sum(1, keepdim=True), pulls], 1)
+        slopes = torch.cat([slopes * factors, pulls * inverses * inverses], 1)
+        return None, *_made(partial(_across_and_along, ctx.turn), vectors, slopes, ctx.needs_input_grad[1:])
 
 
 class _Distance(torch.autograd.Function):
@@ -123,115 +123,136 @@ class _Distance(torch.autograd.Function):
     def forward(ctx: Any, order: float, *vectors: Tensor) -> Tensor:
         norms = _measured(partial(_norms, order), vectors)
         ctx.order = order
-        ctx.save_for_backward(*vectors, *norms)
-        return _joined(norms)
+        ctx.save_for_backward(*vectors, norms)
+        return _scores(norms)
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        count = (len(saved) + 1) // 2
-        vectors, norms, slopes = saved[:count], saved[count:], _slopes(upstream)
+        *vectors, norms = ctx.saved_tensors
+        slopes = _columns(upstream)
         if ctx.order == 2.0:
-            infinite = float("inf")
-            slopes = [
-                slope / functional.threshold(norm, 0.0, infinite) for slope, norm in zip(slopes, norms, strict=True)
-            ]
-        return None, *_made(partial(_between, ctx.order), vectors, slopes)
+            slopes = slopes / functional.threshold(norms, 0.0, float("inf"))
+        return None, *_made(partial(_between, ctx.order), vectors, slopes, ctx.needs_input_grad[1:])
 
 
-Columns = Sequence[Tensor]
-
-
-def _joined(values: Columns) -> Tensor:
-    """[rows, 1] each to [rows], or of k [rows, k]."""
-    return values[0].squeeze(1) if len(values) == 1 else torch.cat(list(values), 1)
-
-
-def _slopes(upstream: Tensor) -> Columns:
-    """The gradient of each column, [rows, 1]."""
-    return [upstream[:, None]] if upstream.ndim == 1 else upstream.split(1, 1)
-
-
-def _measured(measure: Callable[..., Columns], vectors: Columns) -> Columns:
-    """What `measure` finds of vectors: [rows, 1] each."""
-    rows = _chunk_rows(vectors[0])
-    if rows is None:
-        return measure(*vectors)
-    return [torch.cat(parts) for parts in zip(*(measure(*part) for part in _chunks(vectors, rows)), strict=True)]
-
+Wanted = Sequence[bool]
+"""Whether the gradient of each vector is asked for."""
 
 Into = Sequence[Tensor | None]
+"""Where the gradient of each vector is written; None: to memory of its own."""
 
 
-def _made(make: Callable[[Columns, Columns, Into], Columns], vectors: Columns, slopes: Columns) -> tuple[Tensor, ...]:
-    """The gradients that `make` forms of vectors and slopes."""
-    rows = _chunk_rows(vectors[0])
-    if rows is None:
-        return tuple(make(vectors, slopes, [None] * len(vectors)))
-    gradients = [torch.empty_like(each) for each in vectors]
-    for parts in zip(_chunks(vectors, rows), _chunks(slopes, rows), _chunks(gradients, rows), strict=True):
-        make(*parts)
+def _scores(matrix: Tensor) -> Tensor:
+    """[rows, k] as it is, but [rows, 1] as [rows]."""
+    return matrix.squeeze(1) if matrix.shape[1] == 1 else matrix
+
+
+def _columns(upstream: Tensor) -> Tensor:
+    """The gradient of scores as a matrix, [rows, k]."""
+    return upstream[:, None] if upstream.ndim == 1 else upstream
+
+
+def _side_by_side(columns: list[Tensor]) -> Tensor:
+    """[rows, 1] each as [rows, k]."""
+    return columns[0] if len(columns) == 1 else torch.cat(columns, 1)
+
+
+def _measured(measure: Callable[..., Tensor], vectors: Sequence[Tensor]) -> Tensor:
+    """What `measure` finds of vectors, [rows, m]."""
+    step = _chunk_rows(vectors[0])
+    if step is None:
+        return measure(*vectors)
+    return torch.cat([measure(*part) for part in zip(*(each.split(step) for each in vectors), strict=True)])
+
+
+def _made(
+    make: Callable[[Sequence[Tensor], Tensor, Wanted, Into], list[Tensor | None]],
+    vectors: Sequence[Tensor],
+    slopes: Tensor,
+    wanted: Wanted,
+) -> tuple[Tensor | None, ...]:
+    """The gradients that `make` forms of vectors and slopes, [rows, m], where they are wanted."""
+    step = _chunk_rows(vectors[0])
+    if step is None:
+        return tuple(make(vectors, slopes, wanted, [None] * len(vectors)))
+    gradients = [torch.empty_like(each) if asked else None for each, asked in zip(vectors, wanted, strict=True)]
+    for start in range(0, slopes.shape[0], step):
+        part = slice(start, start + step)
+        into = [None if each is None else each[part] for each in gradients]
+        make([each[part] for each in vectors], slopes[part], wanted, into)
     return tuple(gradients)
 
 
 def _chunk_rows(vectors: Tensor) -> int | None:
-    rows, width = vectors.shape
-    row_bytes = max(1, width * vectors.element_size())
-    return None if rows * row_bytes <= WHOLE_BYTES else max(1, CHUNK_BYTES // row_bytes)
+    """How many rows are worked on at a time; None: all."""
+    size = vectors.element_size()
+    if vectors.numel() * size <= WHOLE_BYTES:
+        return None
+    return max(1, CHUNK_BYTES // (vectors.shape[1] * size))
 
 
-def _chunks(columns: Columns, rows: int) -> Iterator[tuple[Tensor, ...]]:
-    return zip(*(column.split(rows) for column in columns), strict=True)
+def _products(a: Tensor, *others: Tensor) -> Tensor:
+    return _side_by_side([(a * b).sum(1, keepdim=True) for b in others])
 
 
-def _products(a: Tensor, *others: Tensor) -> list[Tensor]:
-    return [(a * b).sum(-1, keepdim=True) for b in others]
+def _products_and_lengths(turn: bool, a: Tensor, *others: Tensor) -> Tensor:
+    products = [(a * (_turned(b, 1) if turn else b)).sum(1, keepdim=True) for b in others]
+    return torch.cat([*products, *(torch.linalg.vector_norm(each, dim=1, keepdim=True) for each in (a, *others))], 1)
 
 
-def _products_and_inverse_lengths(turn: bool, *vectors: Tensor) -> list[Tensor]:
-    a, *others = vectors
-    products = _products(a, *((_turned(b, 1) for b in others) if turn else others))
-    return products + [inverse_length(each) for each in vectors]
+def _norms(order: float, a: Tensor, *others: Tensor) -> Tensor:
+    return _side_by_side([torch.linalg.vector_norm(a - b, ord=order, dim=1, keepdim=True) for b in others])
 
 
-def _norms(order: float, a: Tensor, *others: Tensor) -> list[Tensor]:
-    return [torch.linalg.vector_norm(a - b, ord=order, dim=-1, keepdim=True) for b in others]
-
-
-def _across(vectors: Columns, slopes: Columns, into: Into, turn: bool = False) -> list[Tensor]:
+def _across(
+    vectors: Sequence[Tensor], slopes: Tensor, wanted: Wanted, into: Into, turn: bool = False
+) -> list[Tensor | None]:
     """Gradients of inner products."""
     a, *others = vectors
-    if turn:
-        others = [_turned(b, 1) for b in others]
-    of_a = torch.mul(others[0], slopes[0], out=into[0])
-    for b, slope in zip(others[1:], slopes[1:], strict=True):
-        of_a.addcmul_(b, slope)
+    columns = slopes.split(1, 1)
+    gradients: list[Tensor | None] = [None] * len(vectors)
+    if wanted[0]:
+        if turn:
+            others = [_turned(b, 1) for b in others]
+        gradients[0] = of_a = torch.mul(others[0], columns[0], out=into[0])
+        for place in range(1, len(others)):
+            of_a.addcmul_(others[place], columns[place])
     if turn:
         a = _turned(a, -1)
-    return [of_a, *(torch.mul(a, slope, out=each) for slope, each in zip(slopes, into[1:], strict=True))]
-
-
-def _across_and_along(turn: bool, vectors: Columns, slopes: Columns, into: Into) -> list[Tensor]:
-    """Gradients of cosines: towards the other vector, without what would only lengthen."""
-    others = len(vectors) - 1
-    gradients = _across(vectors, slopes[:others], into, turn)
-    for gradient, vector, slope in zip(gradients, vectors, slopes[others:], strict=True):
-        gradient.addcmul_(vector, slope, value=-1)
+    for place, slope in enumerate(columns, 1):
+        if wanted[place]:
+            gradients[place] = torch.mul(a, slope, out=into[place])
     return gradients
 
 
-def _between(order: float, vectors: Columns, slopes: Columns, into: Into) -> list[Tensor]:
+def _across_and_along(
+    turn: bool, vectors: Sequence[Tensor], slopes: Tensor, wanted: Wanted, into: Into
+) -> list[Tensor | None]:
+    """Gradients of cosines: towards the other vector, without what would only lengthen."""
+    across, along = slopes.split([len(vectors) - 1, len(vectors)], 1)
+    gradients = _across(vectors, across, wanted, into, turn)
+    for gradient, vector, slope in zip(gradients, vectors, along.split(1, 1), strict=True):
+        if gradient is not None:
+            gradient.addcmul_(vector, slope, value=-1)
+    return gradients
+
+
+def _between(
+    order: float, vectors: Sequence[Tensor], slopes: Tensor, wanted: Wanted, into: Into
+) -> list[Tensor | None]:
     """Gradients of norms of differences."""
     a, *others = vectors
-    gradients = []
-    for b, slope, each in zip(others, slopes, into[1:], strict=True):
-        difference = torch.sub(b, a, out=each)
-        gradients.append((difference.sign_() if order == 1.0 else difference).mul_(slope))
-    of_a = torch.neg(gradients[0], out=into[0])
-    for gradient in gradients[1:]:
-        of_a -= gradient
-    return [of_a, *gradients]
+    gradients: list[Tensor | None] = [None] * len(vectors)
+    for place, (b, slope) in enumerate(zip(others, slopes.split(1, 1), strict=True), 1):
+        difference = torch.sub(b, a, out=into[place])
+        gradient = (difference.sign_() if order == 1.0 else difference).mul_(slope)
+        if wanted[0]:
+            of_a = gradients[0]
+            gradients[0] = torch.neg(gradient, out=into[0]) if of_a is None else of_a.sub_(gradient)
+        if wanted[place]:
+            gradients[place] = gradient
+    return gradients
 
 
 def _turned(vectors: Tensor, sign: int) -> Tensor:

@@ -23,12 +23,16 @@ def masked_mean(values: Tensor, where: Tensor, dim: int | None = None) -> Tensor
 def mean_over_rows(values: Tensor, weights: Tensor | None = None) -> Tensor:
     """The mean of w_i l_i over rows [n], the weights being constants; 0, connected, of no rows.
 
+    Of rows of k terms each, [n, k], l_i is the mean of its terms.
+
     >>> import torch
     >>> mean_over_rows(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 2.0]))
     tensor(3.5000)
     """
-    weighted = values if weights is None else values * weights.detach().to(values.dtype)
-    return weighted.mean() if len(values) else weighted.sum()
+    if weights is not None:
+        weights = weights.detach().to(values.dtype)
+        values = values * (weights if values.ndim == 1 else weights[:, None])
+    return values.mean() if values.numel() else values.sum()
 
 
 def masked_log_softmax(scores: Tensor, where: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from losskit import Card, Execution, Format, ScoreLoss, Similarity
 from losskit.math import masked_mean
@@ -35,12 +36,17 @@ def margin_mse(
     >>> margin_mse(scores, torch.tensor([[1.0, 1.0]])), margin_mse(scores, torch.tensor([[5.0, 4.0, 4.0]]))
     (tensor([0.5000]), tensor([0.5000]))
     """
-    if labels.shape[1] == scores.shape[1]:
+    errors = _errors(scores, labels)
+    return errors.sum(1) / max(1, errors.shape[1]) if where is None else masked_mean(errors, where[:, 1:], dim=1)
+
+
+def _errors(scores: Tensor, labels: Tensor) -> Tensor:
+    """(s_0 - s_k - y_k)^2 of each query and negative."""
+    documents = scores.shape[1]
+    if labels.shape[1] == documents:
         labels = labels[:, :1] - labels[:, 1:]
-    errors = (scores[:, :1] - scores[:, 1:] - labels).square()
-    if where is None:
-        return errors.sum(1) / max(1, errors.shape[1])
-    return masked_mean(errors, where[:, 1:], dim=1)
+    positives, negatives = scores.split([1, documents - 1], 1)
+    return mse_loss(positives - negatives, labels, reduction="none")
 
 
 class MarginMSELoss(ScoreLoss):
@@ -96,5 +102,6 @@ class MarginMSELoss(ScoreLoss):
         return "every list has one document" if alone else ""
 
     def per_query(self, scores: Tensor, labels: Tensor, where: Tensor | None) -> Tensor:
-        """The loss of each scored list."""
-        return margin_mse(scores, labels.to(scores.dtype), where=where)
+        """The loss of each scored list, or the terms of it."""
+        labels = labels.to(scores.dtype)
+        return _errors(scores, labels) if where is None else margin_mse(scores, labels, where=where)

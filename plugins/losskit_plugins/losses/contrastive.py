@@ -75,6 +75,7 @@ class ContrastiveLoss(Loss):
     )
     default_similarity: ClassVar[Mapping[str, str]] = {"dense": "cosine", "sparse": "cosine"}
     uses_weights = True
+    compares_rows = False
 
     def __init__(
         self,

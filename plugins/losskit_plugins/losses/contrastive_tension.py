@@ -111,6 +111,7 @@ class ContrastiveTensionLoss(TwoTowers):
         ],
     )
     default_similarity: ClassVar[Mapping[str, str]] = {"dense": "dot", "sparse": "dot"}
+    compares_rows = False
 
     def __init__(self, model: Any = None, *, execution: Execution | None = None) -> None:
         super().__init__(model, execution=execution)

@@ -53,6 +53,7 @@ class CosineSimilarityLoss(Loss):
     )
     default_similarity: ClassVar[Mapping[str, str]] = {"dense": "cosine", "sparse": "cosine"}
     uses_weights = True
+    compares_rows = False
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -15,6 +17,11 @@ from losskit.math import masked_log_softmax, masked_softmax
 from losskit.score_loss import Activation
 
 __all__ = ["DistillKLDivLoss", "distill_kl_div"]
+
+logger = logging.getLogger("losskit")
+
+SPREAD = 100.0
+"""Of scores that differ by more, softmax gives the lower one probability 0 in float32."""
 
 
 def distill_kl_div(
@@ -64,7 +71,7 @@ class DistillKLDivLoss(ScoreLoss):
         execution: how records come about.
 
     Raises:
-        LossError: a temperature that is not positive.
+        LossError: a temperature that is not a positive number.
     """
 
     card = Card(
@@ -105,8 +112,30 @@ class DistillKLDivLoss(ScoreLoss):
         self.teacher_temperature = teacher_temperature
         for option in ("temperature", "student_temperature", "teacher_temperature"):
             given = getattr(self, option)
-            if given is not None and not given > 0:
+            if given is not None and not 0 < given < math.inf:
                 raise LossError(f"{type(self).__name__}.{option}", expected="a positive number", got=repr(given))
+        self._spread_seen = False
+
+    def check_labels(self, columns: int, labels: Tensor) -> None:
+        """Of the first batch, warn if the teacher's probabilities are too far apart for float32 to hold."""
+        super().check_labels(columns, labels)
+        if self._spread_seen or not labels.numel():
+            return
+        self._spread_seen = True
+        if labels.ndim == 1 and columns < 3:
+            return  # lists of any length, end to end
+        lists = labels.reshape(-1, columns - 1) if labels.ndim == 1 else labels
+        spread = float((lists.amax(1) - lists.amin(1)).max())
+        temperature = self.temperature if self.teacher_temperature is None else self.teacher_temperature
+        if SPREAD < spread / temperature < math.inf:
+            logger.warning(
+                "%s: teacher_temperature %g gives candidates probability 0, of which nothing is learned: "
+                "the teacher's scores span up to %g within a list; raise it above %.3g",
+                type(self).__name__,
+                temperature,
+                spread,
+                spread / SPREAD,
+            )
 
     def idle(self, rows: int, columns: int, labels: Tensor | None) -> str:
         """A teacher that gives all candidates of a query one score prefers none."""

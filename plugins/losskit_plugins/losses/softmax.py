@@ -139,6 +139,7 @@ class SoftmaxLoss(Loss):
 }""",
         requirements=["Classes are integers from 0 to num_labels - 1, or a distribution over them per row."],
     )
+    compares_rows = False
 
     def __init__(
         self,

@@ -61,6 +61,7 @@ class TripletLoss(Loss):
     )
     default_similarity: ClassVar[Mapping[str, str]] = {"dense": "euclidean", "sparse": "euclidean"}
     uses_weights = True
+    compares_rows = False
 
     def __init__(
         self,

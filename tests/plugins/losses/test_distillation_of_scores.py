@@ -172,6 +172,35 @@ def test_single_documents_cost_nothing():
             assert not function(scores, torch.randn(3, 1), where=where).any()
 
 
+def test_a_collapsed_teacher_is_warned_of_once(caplog):
+    labels, excluded = torch.tensor([[0.0, 150.0]] * 4), torch.tensor([[0.0, -torch.inf]] * 4)
+    loss = DistillKLDivLoss(teacher_temperature=0.5)
+    with caplog.at_level(logging.WARNING, "losskit"):
+        for _ in range(2):
+            loss.compute_loss_from_embeddings(embeddings(3), labels)
+        DistillKLDivLoss(student_temperature=0.5, teacher_temperature=2.0).compute_loss_from_embeddings(
+            embeddings(3), labels
+        )
+        DistillKLDivLoss().compute_loss_from_embeddings(embeddings(3), excluded)
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert message.startswith("DistillKLDivLoss: teacher_temperature 0.5 gives candidates probability 0")
+    assert "span up to 150 within a list; raise it above 1.5" in message
+
+
+@pytest.mark.parametrize("option", ["temperature", "student_temperature", "teacher_temperature"])
+@pytest.mark.parametrize("value", [-1.0, float("inf"), float("nan")])
+def test_temperatures_are_positive_numbers(option, value):
+    with pytest.raises(LossError, match=rf"DistillKLDivLoss\.{option}: expected a positive number"):
+        DistillKLDivLoss(**{option: value})
+
+
+def test_a_teacher_that_gives_no_number_is_refused():
+    labels = torch.tensor([[0.0, float("nan")]] * 4)
+    with pytest.raises(LossError, match="labels for DistillKLDivLoss: expected numbers, got NaN"):
+        DistillKLDivLoss().compute_loss_from_embeddings(embeddings(3), labels)
+
+
 def test_a_teacher_without_preferences_teaches_nothing(caplog):
     labels = torch.tensor([[1.0, 1.0], [2.0, 2.0], [0.0, 0.0], [5.0, 5.0]])
     with caplog.at_level(logging.WARNING, "losskit"):

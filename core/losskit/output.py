@@ -120,8 +120,10 @@ class Output:
         """The record of some tuples: a slice, or positions (a sequence, or a tensor without lists)."""
         if isinstance(rows, slice) and (rows.start, rows.stop, rows.step) == (0, self.tuples, None):
             return self
+        if self.lists is None and isinstance(rows, Tensor):
+            return self.map(lambda t: t.index_select(0, rows))
         if self.lists is None:
-            return self.map(lambda t: t[rows if isinstance(rows, slice | Tensor) else list(rows)])
+            return self.map(lambda t: t[rows if isinstance(rows, slice) else list(rows)])
         if isinstance(rows, Tensor):
             rows = rows.tolist()
         ends = list(accumulate(self.lists, initial=0))

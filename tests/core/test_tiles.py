@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from losskit import Output, build
-from losskit.math import contrastive, over_tiles, tiles
+from losskit.math import contrastive, found_scores, over_tiles, tiles
 from losskit.testing import differentiate, require_equal
 
 
@@ -72,6 +72,37 @@ def test_tiles_are_the_matrix(name, monkeypatch):
     joined = torch.cat([scores for _, scores in found])
     assert not joined.requires_grad
     torch.testing.assert_close(joined, similarity(Output(a), Output(b)).detach())
+
+
+def farthest_and_nearest(scores, part):
+    places = torch.stack([scores.argmin(1), scores.argmax(1)], 1)
+    scores.fill_(float("nan"))  # a tile may be overwritten
+    return places
+
+
+@pytest.mark.parametrize("rows_per_tile", [3, 100])
+@pytest.mark.parametrize("alone", [False, True], ids=["two records", "one record"])
+@pytest.mark.parametrize("name", [*SIMILARITIES, "euclidean"])
+def test_found_scores_are_those_of_the_matrix(name, alone, rows_per_tile, monkeypatch):
+    similarity = build(name, kind="similarity") if name == "euclidean" else SIMILARITIES[name]
+    generator = torch.Generator().manual_seed(2)
+    a, b = (torch.randn(n, 4, generator=generator, dtype=torch.float64).requires_grad_() for n in (7, 5))
+    monkeypatch.setattr(contrastive, "TILE_BYTES", rows_per_tile * 5 * 8)
+
+    def pairwise(a, others):
+        return torch.stack([similarity(a, other).diagonal() for other in others], 1)
+
+    rows = Output(a)
+    columns = rows if alone else Output(b)
+    leaves = [a] if alone else [a, b]
+    weights = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    scores = similarity(rows, columns)
+    # An item is nearest to itself: at a distance of 0, which has no gradient.
+    keep = weights * torch.tensor([1.0, 0.0]) if alone else weights
+    whole = differentiate((scores.gather(1, farthest_and_nearest(scores.detach().clone(), None)) * keep).sum(), leaves)
+    found = found_scores(rows, columns, farthest_and_nearest, similarity=similarity, pairwise=pairwise)
+    assert found.shape == (7, 2)
+    require_equal(name, whole, differentiate((found * keep).sum(), leaves))
 
 
 def test_a_constant_result_has_no_gradient():

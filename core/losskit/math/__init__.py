@@ -8,11 +8,12 @@ from .pairs import pairwise_angle, pairwise_cosine, pairwise_distance, pairwise_
 from .precision import full_precision, promoted
 from .products import inner_products
 from .reduce import masked_log_softmax, masked_mean, masked_softmax, mean_over_rows
-from .tiles import over_tiles, tiles
+from .tiles import found_scores, over_tiles, tiles
 
 __all__ = [
     "Block",
     "differentiable_once",
+    "found_scores",
     "full_precision",
     "inner_products",
     "list_index",

@@ -58,6 +58,9 @@ class Gradients:
         """Take in the derivatives [t, m] by the products of rows `part` of one matrix with all of another."""
         a, b = self.vectors[row][part], self.vectors[column]
         if self.single:
+            if row == column:  # one product for both
+                self._take(row, derivatives + derivatives.T, b)
+                return
             self._take(row, derivatives, b)
             self._take(column, derivatives.T, a)
             return

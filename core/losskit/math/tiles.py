@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +16,11 @@ from .once import differentiable_once
 from .precision import promoted
 from .products import Gradients, inner_products
 
-__all__ = ["over_tiles", "tiles"]
+__all__ = ["found_scores", "over_tiles", "tiles"]
 
 Reduced = Tensor | tuple[Tensor, Tensor]
 Reduce = Callable[[Tensor, slice], Reduced]
+Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def over_tiles(rows: Output, columns: Output, reduce: Reduce, *, similarity: Similarity) -> Reduced:
@@ -46,11 +47,9 @@ def over_tiles(rows: Output, columns: Output, reduce: Reduce, *, similarity: Sim
     """
     if whole(similarity):
         return reduce(similarity(rows, columns), slice(0, rows.items))
-    kernel = getattr(similarity, "of_products", None)
-    vectors = getattr(similarity, "transform", None) or (_embeddings if kernel is not None else None)
+    vectors, kernel = _parts(similarity)
     if vectors is not None:
-        pair = [vectors(rows)] if rows is columns else [vectors(rows), vectors(columns)]
-        made = _Products.apply(reduce, kernel, *pair)  # type: ignore[no-untyped-call]
+        made = _Products.apply(reduce, kernel, *_pair(vectors, rows, columns))  # type: ignore[no-untyped-call]
     else:
         records = [rows] if rows is columns else [rows, columns]
         tensors = [promoted(tensor) for record in records for tensor in record.tensors()]
@@ -62,6 +61,8 @@ def over_tiles(rows: Output, columns: Output, reduce: Reduce, *, similarity: Sim
 def tiles(rows: Output, columns: Output, similarity: Similarity) -> Iterator[tuple[slice, Tensor]]:
     """The tiles of a score matrix without gradient, each [t, m] beside its rows: to look for pairs.
 
+    A tile belongs to who reads it, and may be overwritten. Of no rows there is one tile, which is empty.
+
     >>> record = Output(torch.eye(3))
     >>> from losskit import build
     >>> [scores.argmax(1) for _, scores in tiles(record, record, build("cosine", kind="similarity"))]
@@ -70,20 +71,66 @@ def tiles(rows: Output, columns: Output, similarity: Similarity) -> Iterator[tup
     # Gradients are off for the scores alone: around a yield they would be off for whoever reads the tiles.
     with torch.no_grad():
         score = _scorer(rows, columns, similarity)
-    for part in row_tiles(rows.items, columns.items, _size(rows)):
+    for part in row_tiles(rows.items, columns.items, _size(rows)) or [slice(0, 0)]:
         with torch.no_grad():
             scores = score(part)
         yield part, scores
 
 
+def found_scores(
+    rows: Output,
+    columns: Output,
+    find: Callable[[Tensor, slice], Tensor],
+    *,
+    similarity: Similarity,
+    pairwise: Callable[[Output, Sequence[Output]], Tensor],
+) -> Tensor:
+    """The similarities of each row with the columns that `find` picks, [r, k].
+
+    What one tile covers is scored once, and gets its gradient by a product of the tile; of more only the pairs that
+    were found are scored again.
+
+    Args:
+        rows: a record of r items.
+        columns: a record of m items.
+        find: from a tile of scores [t, m], which it may overwrite, and its rows as a slice of r to places [t, k].
+        similarity: of records.
+        pairwise: of a record with each of several others, as `Loss.pairwise_each`.
+
+    >>> from losskit import build
+    >>> cosine, record = build("cosine", kind="similarity"), Output(torch.eye(2))
+    >>> find = lambda scores, part: scores.argmin(1, keepdim=True)
+    >>> found_scores(record, record, find, similarity=cosine, pairwise=None)
+    tensor([[0.],
+            [0.]])
+    """
+    vectors, kernel = _parts(similarity)
+    if vectors is not None and not whole(similarity) and len(row_tiles(rows.items, columns.items, _size(rows))) <= 1:
+        products, *squares = _Found.apply(find, kernel, *_pair(vectors, rows, columns))  # type: ignore[no-untyped-call]
+        found: Tensor = products if kernel is None else kernel(products, *squares)
+        return found
+    places = torch.cat([find(scores, part) for part, scores in tiles(rows, columns, similarity)])
+    return pairwise(rows, [columns[each] for each in places.unbind(1)])
+
+
+def _parts(similarity: Similarity) -> tuple[Callable[[Output], Tensor] | None, Kernel | None]:
+    """The vectors of a record whose products a similarity is made of, if it is, and how it is made of them."""
+    kernel = getattr(similarity, "of_products", None)
+    return getattr(similarity, "transform", None) or (_embeddings if kernel is not None else None), kernel
+
+
+def _pair(vectors: Callable[[Output], Tensor], rows: Output, columns: Output) -> list[Tensor]:
+    """The vectors of both, once where both are the same."""
+    return [vectors(rows)] if rows is columns else [vectors(rows), vectors(columns)]
+
+
 def _scorer(rows: Output, columns: Output, similarity: Similarity) -> Callable[[slice], Tensor]:
     """From a slice of rows to its tile."""
-    kernel = getattr(similarity, "of_products", None)
-    vectors = getattr(similarity, "transform", None) or (_embeddings if kernel is not None else None)
+    vectors, kernel = _parts(similarity)
     if vectors is None:
         return lambda part: similarity(_cut(rows, part), columns)
-    a = vectors(rows)
-    b = a if rows is columns else vectors(columns)
+    pair = _pair(vectors, rows, columns)
+    a, b = pair[0], pair[-1]
     if kernel is None:
         return lambda part: inner_products(a[part], b)
     squares = _squares(a)[:, None], _squares(b)
@@ -94,9 +141,7 @@ class _Products(torch.autograd.Function):
     """Tiles that are made of matrix products."""
 
     @staticmethod
-    def forward(
-        ctx: Any, reduce: Reduce, kernel: Callable[[Tensor, Tensor, Tensor], Tensor] | None, *vectors: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(ctx: Any, reduce: Reduce, kernel: Kernel | None, *vectors: Tensor) -> tuple[Tensor, Tensor | None]:
         a, b, last = vectors[0], vectors[-1], len(vectors) - 1
         wanted = ctx.needs_input_grad[2:]
         parts = row_tiles(a.shape[0], b.shape[0], a.element_size())
@@ -122,6 +167,37 @@ class _Products(torch.autograd.Function):
     @differentiable_once
     def backward(ctx: Any, upstream: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         return None, None, *(None if each is None else each * upstream for each in ctx.saved_tensors)
+
+
+class _Found(torch.autograd.Function):
+    """Of pairs that are found in a single tile the products, and for a kernel the squared lengths of both."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, find: Callable[[Tensor, slice], Tensor], kernel: Kernel | None, *vectors: Tensor
+    ) -> tuple[Tensor, ...]:
+        a, b = vectors[0], vectors[-1]
+        products = inner_products(a, b)
+        squares = () if kernel is None else (_squares(a)[:, None], _squares(b))
+        scores = products.clone() if kernel is None else kernel(products, *squares)
+        places = find(scores, slice(0, len(a)))
+        ctx.save_for_backward(places, *vectors)
+        of_pairs = products.gather(1, places)
+        return (of_pairs, squares[0], squares[1].take(places)) if squares else (of_pairs,)
+
+    @staticmethod
+    @differentiable_once
+    def backward(ctx: Any, upstream: Tensor, *of_squares: Tensor) -> tuple[Tensor | None, ...]:
+        places, *vectors = ctx.saved_tensors
+        gradients = Gradients(vectors, ctx.needs_input_grad[2:], single=True)
+        tile = upstream.new_zeros(len(vectors[0]), len(vectors[-1])).scatter_add_(1, places, upstream)
+        gradients.add(0, slice(None), len(vectors) - 1, tile)
+        if of_squares:
+            of_rows, of_pairs = of_squares
+            of_columns = of_rows.new_zeros(len(vectors[-1])).index_add_(0, places.flatten(), of_pairs.flatten())
+            gradients.add_scaled(0, slice(None), 2.0 * of_rows)
+            gradients.add_scaled(len(vectors) - 1, slice(None), 2.0 * of_columns[:, None])
+        return None, None, *gradients.result()
 
 
 class _Called(torch.autograd.Function):

@@ -6,15 +6,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from losskit import Loss, Output, Similarity
-from losskit.math import tiles
+from losskit import Loss, Output
+from losskit.math import found_scores
 
 __all__ = ["Classes", "hardest_similarities", "why_idle"]
-
-
-def same_class(labels: Tensor, anchors: Tensor) -> Bool[Tensor, "anchors items"]:
-    """Which items are of the class of each anchor, itself among them."""
-    return labels[anchors, None] == labels
 
 
 class Classes:
@@ -27,7 +22,7 @@ class Classes:
 
     def __init__(self, labels: Tensor, rows: slice) -> None:
         self.labels = labels.reshape(-1)
-        self.anchors = torch.arange(rows.start, rows.stop, device=labels.device)
+        self.rows = rows
         ordered, self.order = self.labels.sort()
         self.first = torch.searchsorted(ordered, self.labels)
         self.counts = torch.searchsorted(ordered, self.labels, right=True) - self.first
@@ -37,36 +32,51 @@ class Classes:
 
     def positives(self) -> Int[Tensor, " rows"]:
         """How many positives each anchor has; 0 for one without negatives, which is in no triplet."""
-        counts = self.counts[self.anchors]
+        counts = self.counts[self.rows]
         return (counts - 1) * (counts < len(self.labels))
 
-    def same(self, part: slice) -> Bool[Tensor, "rows items"]:
-        """Which items are no negatives of the anchors of a tile."""
-        return same_class(self.labels, self.anchors[part])
+    def members(self, part: slice) -> tuple[Int[Tensor, "rows k"], Bool[Tensor, "rows k"]]:
+        """The places of the class of each anchor of a tile, and which of them are its positives.
+
+        Where a class is smaller than the largest, its last member stands there again.
+        """
+        own = slice(self.rows.start + part.start, self.rows.start + part.stop)
+        counts = self.counts[own, None]
+        offset = torch.arange(self.largest, device=counts.device)
+        ordered = self.first[own, None] + offset.minimum(counts - 1)
+        places = self.order.take(ordered)
+        anchors = torch.arange(own.start, own.stop, device=counts.device)
+        return places, (offset < counts) & (places != anchors[:, None])
 
     def ordered_positives(
         self, scores: Float[Tensor, "rows items"], part: slice
-    ) -> tuple[Int[Tensor, "rows k"], Float[Tensor, "rows k"]]:
+    ) -> tuple[Int[Tensor, "rows k"], Float[Tensor, "rows k"], Float[Tensor, "rows items"]]:
         """The places of the positives of each anchor of a tile, the farthest first, and their similarities.
 
-        Where an anchor has fewer, places of no meaning follow, with a similarity of infinity.
+        Where an anchor has fewer, places of no meaning follow, with a similarity of infinity. And the similarities of
+        the negatives, with minus infinity where an item is none.
         """
-        own = self.anchors[part, None]
-        offset = torch.arange(self.largest, device=scores.device)
-        places = self.order[(self.first[own] + offset).clamp(max=len(self.labels) - 1)]
-        there = (offset < self.counts[own]) & (places != own)
-        found, order = scores.gather(1, places).masked_fill(~there, float("inf")).sort(1)
-        return places.gather(1, order), found
+        places, positive = self.members(part)
+        found, order = scores.gather(1, places).masked_fill_(~positive, float("inf")).sort(1)
+        return places.gather(1, order), found, scores.scatter(1, places, float("-inf"))
 
 
 def hardest_similarities(
     loss: Loss, record: Output, labels: Tensor, rows: slice
 ) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"], Bool[Tensor, " rows"]]:
     """The similarities of each anchor with its farthest positive and its nearest negative, and whether it has both."""
-    anchors = record[rows]
-    positives, negatives, where = _hardest(anchors, record, labels.reshape(-1), rows.start, loss.scorer)
-    positive, negative = loss.pairwise_each(anchors, [record[positives], record[negatives]]).unbind(1)
-    return positive, negative, where
+    classes = Classes(labels, rows)
+
+    def hardest(scores: Tensor, part: slice) -> Tensor:
+        """The places of both; where there is none, a place of no meaning."""
+        members, positive = classes.members(part)
+        farthest = scores.gather(1, members).masked_fill_(~positive, float("inf")).argmin(1, keepdim=True)
+        nearest = scores.scatter_(1, members, float("-inf")).argmax(1, keepdim=True)
+        return torch.cat([members.gather(1, farthest), nearest], 1)
+
+    found = found_scores(record[rows], record, hardest, similarity=loss.scorer, pairwise=loss.pairwise_each)
+    positive, negative = found.unbind(1)
+    return positive, negative, classes.positives() > 0
 
 
 def why_idle(labels: Tensor | None) -> str:
@@ -77,19 +87,3 @@ def why_idle(labels: Tensor | None) -> str:
     if len(counts) == 1:
         return "all rows are of one class, so there are no negatives"
     return "" if int(counts.max()) > 1 else "no two rows are of one class, so there are no positives"
-
-
-def _hardest(
-    anchors: Output, record: Output, labels: Tensor, first: int, similarity: Similarity
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The places of both, without gradient, and whether there are both; where not, a place of no meaning."""
-    found = [(labels[:0], labels[:0], labels[:0] > 0)]
-    for part, scores in tiles(anchors, record, similarity):
-        own = torch.arange(first + part.start, first + part.stop, device=labels.device)
-        same = same_class(labels, own)
-        counts = same.sum(1)
-        negatives = scores.masked_fill(same, float("-inf")).argmax(1)
-        positives = scores.masked_fill(~same.scatter_(1, own[:, None], False), float("inf")).argmin(1)
-        found.append((positives, negatives, (counts > 1) & (counts < len(labels))))
-    positives, negatives, where = map(torch.cat, zip(*found, strict=True))
-    return positives, negatives, where

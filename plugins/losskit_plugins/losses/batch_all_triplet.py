@@ -33,7 +33,7 @@ def active_triplets(
     >>> active_triplets(torch.tensor([[0.1, 0.5, 0.9]]), torch.tensor([[0.5, 0.6]]))
     (tensor([[2, 1, 0]]), tensor([[1, 2]]))
     """
-    below = torch.searchsorted(positives, thresholds.contiguous())
+    below = torch.searchsorted(positives, thresholds)
     often = below.new_zeros(len(positives), positives.shape[1] + 1).scatter_add_(1, below, torch.ones_like(below))
     return often.flip(1).cumsum(1).flip(1)[:, 1:], below
 
@@ -91,11 +91,10 @@ class BatchAllTripletLoss(Loss):
 
         def missed(scores: Tensor, part: slice) -> tuple[Tensor, Tensor]:
             with torch.no_grad():
-                places, positives = classes.ordered_positives(scores, part)
-                thresholds = (scores + self.margin).masked_fill(classes.same(part), float("-inf"))
-                of_positives, of_items = active_triplets(positives, thresholds)
+                places, positives, negatives = classes.ordered_positives(scores, part)
+                of_positives, of_items = active_triplets(positives, negatives.add_(self.margin))
                 # The sum over triplets takes each similarity as often as it occurs: that is its derivative.
-                often = of_items.scatter_add(1, places, -of_positives).to(scores.dtype)
+                often = of_items.scatter_add_(1, places, -of_positives).to(scores.dtype)
                 active = of_positives.sum()
             return (often * scores).sum() + active.to(scores.dtype) * self.margin, active
 

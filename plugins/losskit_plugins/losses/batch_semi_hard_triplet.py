@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,7 +20,7 @@ __all__ = ["BatchSemiHardTripletLoss", "semi_hard_negatives"]
 
 
 def semi_hard_negatives(
-    positives: Float[Tensor, "rows k"], scores: Float[Tensor, "rows items"], same: Bool[Tensor, "rows items"]
+    positives: Float[Tensor, "rows k"], negatives: Float[Tensor, "rows items"]
 ) -> Int[Tensor, "rows k"]:
     """For each positive the place of the nearest negative that is farther; where none is, of the farthest negative.
 
@@ -29,23 +29,21 @@ def semi_hard_negatives(
 
     Args:
         positives: similarities of each anchor with its positives, in ascending order.
-        scores: with all items.
-        same: which of them are no negatives.
+        negatives: with all items; minus infinity for those that are no negatives.
 
-    >>> scores = torch.tensor([[0.9, 0.5, 0.7, 0.2]])
-    >>> semi_hard_negatives(torch.tensor([[0.1, 0.8]]), scores, torch.zeros(1, 4, dtype=torch.bool))
+    >>> semi_hard_negatives(torch.tensor([[0.1, 0.8]]), torch.tensor([[0.9, 0.5, 0.7, 0.2]]))
     tensor([[3, 2]])
     """
     rows, count = positives.shape
-    negatives = scores.masked_fill(same, float("-inf"))
-    between = torch.searchsorted(positives, scores.contiguous(), right=True)
-    nearest = scores.new_full((rows, count + 1), float("-inf")).scatter_reduce(1, between, negatives, "amax")
+    between = torch.searchsorted(positives, negatives, right=True)
+    nearest = negatives.new_full((rows, count + 1), float("-inf")).scatter_reduce_(1, between, negatives, "amax")
     # Items that are not the nearest of their gap are written to a further column.
-    gap = between.masked_fill(same | (negatives < nearest.gather(1, between)), count + 1)
-    item = torch.arange(scores.shape[1], device=scores.device).expand_as(gap)
-    places = between.new_zeros(rows, count + 2).scatter_reduce(1, gap, item, "amax")
+    none = negatives == float("-inf")
+    gap = between.masked_fill(none | (negatives < nearest.gather(1, between)), count + 1)
+    item = torch.arange(negatives.shape[1], device=gap.device).expand_as(gap)
+    places = between.new_zeros(rows, count + 2).scatter_reduce_(1, gap, item, "amax")
     best, gap = nearest[:, :count].cummax(1)
-    farthest = scores.masked_fill(same, float("inf")).argmin(1, keepdim=True)
+    farthest = negatives.masked_fill(none, float("inf")).argmin(1, keepdim=True)
     return places.gather(1, gap).where(best > float("-inf"), farthest)
 
 
@@ -99,8 +97,8 @@ class BatchSemiHardTripletLoss(Loss):
 
         def missed(scores: Tensor, part: slice) -> Tensor:
             with torch.no_grad():
-                places, positives = classes.ordered_positives(scores, part)
-                negatives = semi_hard_negatives(positives, scores, classes.same(part))
+                places, positives, of_negatives = classes.ordered_positives(scores, part)
+                negatives = semi_hard_negatives(positives, of_negatives)
                 where = torch.arange(places.shape[1], device=scores.device) < counts[part, None]
             values = functional.relu(scores.gather(1, negatives) - scores.gather(1, places) + self.margin)
             return values.where(where, values.new_zeros(())).sum()

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from losskit import Card, Execution, Format, Loss, Output, Similarity
-from losskit.math import tiles
+from losskit.math import found_scores
 
 __all__ = ["MegaBatchMarginLoss", "mega_batch_margin"]
 
@@ -83,22 +83,19 @@ class MegaBatchMarginLoss(Loss):
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:
         """The loss of the pairs `rows`, whose negatives are the positives of all others."""
         anchors, positives = columns[0][rows], columns[1]
-        negative = positive = self.pairwise(anchors, positives[rows])
-        if positives.items == 1:
-            negative = positive[:0]
-        elif positive.numel():
-            negative = self.pairwise(anchors, positives[self._hardest(anchors, positives, rows.start)])
+        alone = positives.items == 1
+
+        def own_and_hardest(scores: Tensor, part: slice) -> Tensor:
+            own = torch.arange(rows.start + part.start, rows.start + part.stop, device=scores.device)[:, None]
+            if alone:
+                return own
+            hardest = scores.scatter_(1, own, float("-inf")).argmax(1, keepdim=True)
+            return torch.cat([own, hardest], 1)
+
+        found = found_scores(anchors, positives, own_and_hardest, similarity=self.scorer, pairwise=self.pairwise_each)
         margins = {"positive_margin": self.positive_margin, "negative_margin": self.negative_margin}
-        return mega_batch_margin(positive, negative, **margins)
+        return mega_batch_margin(found[:, 0], found[:0, 0] if alone else found[:, 1], **margins)
 
     def idle(self, rows: int, columns: int, labels: Tensor | None) -> str:
         """A single positive is nobody else's."""
         return "" if rows > 1 else "one row has no negative"
-
-    def _hardest(self, anchors: Output, positives: Output, first: int) -> Tensor:
-        """The place of the nearest positive of another row, [rows]; the first row's own is at `first`."""
-        places = []
-        for part, scores in tiles(anchors, positives, self.scorer):
-            own = torch.arange(first + part.start, first + part.stop, device=scores.device)
-            places.append(scores.scatter(1, own[:, None], float("-inf")).argmax(1))
-        return torch.cat(places)

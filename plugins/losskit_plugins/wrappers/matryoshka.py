@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,8 @@ from losskit.math import normalize
 from losskit.wrapper import prefixed
 
 __all__ = ["MatryoshkaLoss"]
+
+logger = logging.getLogger("losskit")
 
 
 class MatryoshkaLoss(Wrapper):
@@ -147,3 +150,10 @@ class MatryoshkaLoss(Wrapper):
         dimension = None if self.model is None else self.encoder.dimension
         if dimension is not None and max(self.dims) > dimension:
             raise LossError(f"{name}.dims", expected=f"at most the encoder's {dimension}", got=repr(max(self.dims)))
+        if dimension is not None and dimension not in self.dims:
+            logger.warning(
+                "%s.dims: the encoder's %d is not among %s, so the full embedding is not trained",
+                name,
+                dimension,
+                self.dims,
+            )

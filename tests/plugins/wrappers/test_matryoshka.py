@@ -172,6 +172,18 @@ def test_refuses_what_cannot_be():
         MatryoshkaLoss(toy, CoSENTLoss(ToyEncoder()), (4,))
 
 
+def test_says_once_where_the_full_embedding_is_not_trained(caplog):
+    model = ToyEncoder("dense", 8)
+    loss = MatryoshkaLoss(model, MultipleNegativesRankingLoss(model), dims=(6, 4))
+    loss.compute_loss_from_embeddings([torch.randn(3, 8), torch.randn(3, 8)])
+    said = "MatryoshkaLoss.dims: the encoder's 8 is not among (6, 4), so the full embedding is not trained"
+    assert [record.getMessage() for record in caplog.records] == [said]
+    caplog.clear()
+    MatryoshkaLoss(model, MultipleNegativesRankingLoss(model), dims=(8, 4))
+    MatryoshkaLoss(None, MultipleNegativesRankingLoss(), dims=(4,))  # nobody says how wide it is
+    assert not caplog.records
+
+
 def test_a_size_beyond_the_embedding_is_the_full_size():
     a, b = (torch.randn(3, 4) for _ in range(2))
     loss = MatryoshkaLoss(None, MultipleNegativesRankingLoss(), (6,))

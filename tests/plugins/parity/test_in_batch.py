@@ -223,7 +223,6 @@ DIFFERENCES = {
     ("GISTEmbedLoss", "labels"): labels_for_gist,
     ("GISTEmbedLoss", "self-pairs"): self_pairs,
     ("GISTEmbedLoss", "zero-vectors"): lambda: one_zero_vector(*PAIRS["gist"]),
-    ("MegaBatchMarginLoss", "half-precision"): lambda: half_precision("mega"),
     ("MegaBatchMarginLoss", "labels"): lambda: labels("mega"),
     ("MegaBatchMarginLoss", "zero-vectors"): lambda: one_zero_vector(*PAIRS["mega"]),
     ("MultipleNegativesSymmetricRankingLoss", "half-precision"): lambda: half_precision("symmetric"),

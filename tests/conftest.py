@@ -13,6 +13,9 @@ import pytest
 
 from losskit import registry
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # else every worker starts a thread per core
+
 LOSS = """
 from losskit import Card, Format
 

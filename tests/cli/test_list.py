@@ -181,7 +181,7 @@ def test_what_a_card_says_cannot_style_or_steer_the_terminal(losskit, site) -> N
     [
         (["--kind", "similarity"], {"angle", "cosine", "dot", "euclidean", "manhattan"}),
         (["--inputs", "text,text", "--labels", "score"], {"cosent"}),
-        (["--inputs", "query documents", "--labels", "scores", "--kind", "loss"], {"distill-kl-div", "list-net", "margin-mse"}),
+        (["--inputs", "query documents", "--labels", "scores"], {"distill-kl-div", "list-net", "margin-mse"}),
         (["--search", "cosent"], {"cosent"}),
         (["--provider", "lk-a"], {"toy"}),
         (["--encoder", "cross-encoder", "--kind", "encoder"], {"cross-encoder"}),

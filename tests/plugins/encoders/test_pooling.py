@@ -61,7 +61,7 @@ def test_padding_changes_nothing(mode: str) -> None:
     torch.testing.assert_close(pool(torch.cat([junk, tokens], 1), torch.cat([more, mask], 1), mode), alone)
 
 
-@pytest.mark.parametrize("mode", set(POOLINGS) - {"cls"})
+@pytest.mark.parametrize("mode", [name for name in POOLINGS if name != "cls"])
 def test_a_row_without_tokens_gives_zeros_and_finite_gradients(mode: str) -> None:
     tokens = torch.randn(2, 3, 4, requires_grad=True)
     pooled = pool(tokens, torch.tensor([[0, 0, 0], [1, 1, 1]]), mode)

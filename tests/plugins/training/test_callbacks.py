@@ -41,13 +41,13 @@ def moment(tmp_path, step=0, steps=10):
 def test_sets_seed_step_and_progress_of_every_loss(tmp_path, encoder):
     inner = Scheduled(encoder)
     ProgressCallback(Foreign(encoder, inner)).on_step_begin(*moment(tmp_path, step=4), model=encoder)
-    assert (inner._clock.seed, inner._clock.step, inner._clock.progress) == (3, 4, 0.4)
+    assert (inner._moment.clock.seed, inner._moment.clock.step, inner._moment.clock.progress) == (3, 4, 0.4)
 
 
 def test_without_a_loss_the_trained_module_is_it(tmp_path, encoder):
     loss = Scheduled(encoder)
     ProgressCallback().on_step_begin(*moment(tmp_path, step=5), model=loss)
-    assert loss._clock.progress == 0.5
+    assert loss._moment.clock.progress == 0.5
 
 
 def test_a_trainer_that_hides_the_loss_is_told_what_to_do(tmp_path, encoder):

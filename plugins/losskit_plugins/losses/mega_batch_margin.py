@@ -17,7 +17,7 @@ __all__ = ["MegaBatchMarginLoss", "mega_batch_margin"]
 
 def mega_batch_margin(
     positive: Float[Tensor, " rows"],
-    negative: Float[Tensor, " rows"],
+    negative: Float[Tensor, " compared"],
     *,
     positive_margin: float = 0.8,
     negative_margin: float = 0.3,

@@ -67,6 +67,6 @@ def test_equals_the_formula_in_loops(form, formula):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_names_itself_in_errors(form):
+def test_refuses_in_its_own_name(form):
     with pytest.raises(LossError, match=f"{form.__name__}.scale: expected a positive number, got -1"):
         form(scale=-1)

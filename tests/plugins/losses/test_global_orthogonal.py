@@ -78,6 +78,9 @@ def test_a_similarity_without_transform_gives_the_same_as_one_with():
         def __call__(self, a, b):
             return torch.nn.functional.cosine_similarity(a.embedding[:, None], b.embedding[None], dim=-1)
 
+        def pairwise(self, a, b):
+            return torch.nn.functional.cosine_similarity(a.embedding, b.embedding, dim=-1)
+
     columns = columns_of(9)
     results = [
         differentiate(

@@ -239,7 +239,7 @@ def test_a_mean_over_rows_takes_no_sample_weights():
         (lambda: CosineSimilarityLoss(activation="exp"), "activation: expected a function, or one of identity, sigmo"),
     ],
 )
-def test_impossible_options(make, message):
+def test_refuses_impossible_options(make, message):
     with pytest.raises(LossError) as error:
         make()
     assert message in str(error.value)

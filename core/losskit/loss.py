@@ -271,7 +271,16 @@ class Loss(nn.Module):
         Raises:
             LossError: the similarity has no highest value.
         """
-        highest = getattr(self.scorer, "highest", None)
+        distances: Tensor = self.highest() - self.pairwise(a, b)
+        return distances
+
+    def highest(self) -> float:
+        """The similarity of an item with itself; a loss of distances asks for it when it is built.
+
+        Raises:
+            LossError: the similarity has no highest value.
+        """
+        highest: float | None = getattr(self.scorer, "highest", None)
         if highest is None:
             raise LossError(
                 f"{type(self).__name__}.similarity",
@@ -279,8 +288,7 @@ class Loss(nn.Module):
                 got=self.similarity_name,
                 fix="choose cosine, euclidean or manhattan",
             )
-        distances: Tensor = highest - self.pairwise(a, b)
-        return distances
+        return highest
 
     @property
     def similarity(self) -> str | Similarity | None:

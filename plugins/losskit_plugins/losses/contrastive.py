@@ -57,7 +57,7 @@ class ContrastiveLoss(Loss):
         execution: how records come about.
 
     Raises:
-        LossError: a negative margin, or an unknown reduction.
+        LossError: a negative margin, an unknown reduction, or a similarity without a highest value.
     """
 
     card = Card(
@@ -95,6 +95,7 @@ class ContrastiveLoss(Loss):
             raise LossError(f"{name}.margin", expected="0 or more", got=repr(margin))
         if reduction not in get_args(Reduction):
             raise LossError(f"{name}.reduction", expected="'mean' or 'sum'", got=repr(reduction))
+        self.highest()  # so that a similarity without one is refused here
 
     @property
     def row_wise(self) -> bool:

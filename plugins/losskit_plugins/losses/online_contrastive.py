@@ -59,7 +59,7 @@ class OnlineContrastiveLoss(Loss):
         execution: how records come about.
 
     Raises:
-        LossError: a negative margin.
+        LossError: a negative margin, or a similarity without a highest value.
     """
 
     card = Card(
@@ -92,6 +92,7 @@ class OnlineContrastiveLoss(Loss):
         self.similarity = similarity
         if not margin >= 0:
             raise LossError(f"{type(self).__name__}.margin", expected="0 or more", got=repr(margin))
+        self.highest()  # so that a similarity without one is refused here
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:
         """The loss of the pairs `rows`."""

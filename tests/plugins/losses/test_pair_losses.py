@@ -183,9 +183,10 @@ def test_no_rows_cost_nothing():
         assert value == 0
 
 
-def test_a_distance_needs_a_highest_similarity():
-    with pytest.raises(LossError, match=r"ContrastiveLoss.similarity: expected one with a highest value.*got dot"):
-        ContrastiveLoss(similarity="dot").compute_loss_from_embeddings(embeddings(2), BINARY)
+@pytest.mark.parametrize("cls", [ContrastiveLoss, OnlineContrastiveLoss])
+def test_a_distance_needs_a_highest_similarity(cls):
+    with pytest.raises(LossError, match=rf"{cls.__name__}.similarity: expected one with a highest value.*got dot"):
+        cls(similarity="dot")
 
 
 @pytest.mark.parametrize("cls", [ContrastiveLoss, OnlineContrastiveLoss])

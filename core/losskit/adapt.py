@@ -101,16 +101,8 @@ class DictEncoder:
             raise LossError(
                 f"{type(self.module).__name__}.forward", expected="a dict of tensors", got=type(made).__name__
             )
-        found = {**features, **made}
-        unmet = [need for need in needs if need not in found]
-        if unmet:
-            raise LossError(
-                f"{type(self.module).__name__}.forward", expected=f"keys {', '.join(unmet)}", got=f"{sorted(made)}"
-            )
+        parts = self._parts({**features, **made}, needs) if needs else {}
         layers = tuple(made["layers"]) if "layers" in needs else ()
-        parts = {need: found[need] for need in needs if need != "layers"}
-        if "input_ids" in needs:
-            parts["input_ids"] = token_ids(found, getattr(self, "padding", {}))
         if made.get("sentence_embedding") is not None:
             return Output(made["sentence_embedding"], layers=layers, parts=parts)
         if made.get("token_embeddings") is not None:
@@ -123,6 +115,18 @@ class DictEncoder:
             expected="sentence_embedding, token_embeddings with attention_mask, or scores",
             got=f"{sorted(made)}",
         )
+
+    def _parts(self, found: Mapping[str, Any], needs: Sequence[str]) -> dict[str, Any]:
+        """What was asked for beyond layers, from features and what the module made of them."""
+        unmet = [need for need in needs if need not in found]
+        if unmet:
+            raise LossError(
+                f"{type(self.module).__name__}.forward", expected=f"keys {', '.join(unmet)}", got=f"{sorted(found)}"
+            )
+        parts = {need: found[need] for need in needs if need != "layers"}
+        if "input_ids" in needs:
+            parts["input_ids"] = token_ids(found, getattr(self, "padding", {}))
+        return parts
 
 
 class CompiledEncoder:

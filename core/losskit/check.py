@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -151,15 +152,19 @@ def check_values(name: str, formats: Sequence[Format], labels: Tensor) -> None:
         LossError: says what else there is.
     """
     kinds = {item.labels for item in formats} - {"none"}
-    if kinds <= {"score", "scores", "margins"}:
-        # A list may hold candidates of probability 0, whose score is minus infinity.
-        wrong = ~labels.isfinite() if "scores" not in kinds else labels.isnan() | (labels == float("inf"))
-        if wrong.any():
-            got = "NaN" if labels.isnan().any() else "infinity"
-            raise LossError(f"labels for {name}", expected="numbers", got=got, fix="drop the rows without a label")
-    if kinds == {"binary"} and labels.dtype != torch.bool and bool((labels * (1 - labels)).any()):
+    # A sum tells at once that there is nothing to be found; it may overflow without.
+    suspect = kinds <= {"score", "scores", "margins"} and not math.isfinite(labels.sum())
+    if suspect and _wrong_scores(labels, "scores" in kinds).any():
+        got = "NaN" if labels.isnan().any() else "infinity"
+        raise LossError(f"labels for {name}", expected="numbers", got=got, fix="drop the rows without a label")
+    if kinds == {"binary"} and not torch.equal(labels, labels.bool().to(labels.dtype)):
         others = [value for value in labels.flatten().tolist() if value not in (0, 1)]
         raise LossError(f"labels for {name}", expected="0 or 1", got=f"{others[0]:g}", fix="map them to 0 and 1")
+
+
+def _wrong_scores(labels: Tensor, listed: bool) -> Tensor:
+    # A list may hold candidates of probability 0, whose score is minus infinity.
+    return labels.isnan() | (labels == float("inf")) if listed else ~labels.isfinite()
 
 
 def _label_shapes(kind: str, columns: Sequence[Output]) -> list[tuple[int | None, ...]]:

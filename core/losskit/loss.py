@@ -72,6 +72,7 @@ class Loss(nn.Module):
 
     def __init__(self, model: Any = None, *, execution: Execution | None = None) -> None:
         super().__init__()
+        self._model = None
         self.model = model
         self._execution = execution
         self._similarity: str | Similarity | None = None
@@ -193,6 +194,16 @@ class Loss(nn.Module):
             loss._execution = execution
 
     @property
+    def model(self) -> Any:
+        """The encoder that is trained, or None; a module is the child of this name."""
+        # Looked up in every forward: by itself a module finds its children last, after much else.
+        return self._modules.get("model", self._model)
+
+    @model.setter
+    def model(self, model: Any) -> None:
+        self._model = model
+
+    @property
     def encoder(self) -> Encoder:
         """The current `model` seen as an encoder.
 
@@ -238,11 +249,12 @@ class Loss(nn.Module):
         cards = [loss.card.citation for _, loss in self.tree() if loss._has_card]
         return "\n\n".join(dict.fromkeys(text.strip() for text in cards if text.strip()))
 
-    def tree(self, path: str = "") -> Iterator[tuple[str, Loss]]:
+    def tree(self, path: str = "") -> tuple[tuple[str, Loss], ...]:
         """This loss and all that it wraps, with their paths."""
-        yield path, self
+        found: tuple[tuple[str, Loss], ...] = ((path, self),)
         for name, loss in self.inner.items():
-            yield from loss.tree(f"{path}.{name}" if path else name)
+            found += loss.tree(f"{path}.{name}" if path else name)
+        return found
 
     def matrix(self, a: Output, b: Output) -> Tensor:
         """Similarities of all pairs, [n, m], in float32 at least."""
@@ -461,9 +473,10 @@ class Loss(nn.Module):
             LossError: the batch does not fit. No TypeError leaves here: some trainers would call again.
         """
         try:
-            features, riders = self._read(inputs, prompt)
-            columns = self._encoded(features, riders)
-            return self._stage(columns, _flat_labels(labels), drawn=is_raw(inputs))
+            raw = is_raw(inputs)
+            read = [unload(each) for each in (self._tokenised(inputs, prompt) if raw else inputs)]
+            columns = self._encoded([features for features, _ in read], [riders for _, riders in read])
+            return self._stage(columns, _flat_labels(labels), drawn=raw)
         except LosskitError:
             raise
         except TypeError as error:
@@ -475,37 +488,35 @@ class Loss(nn.Module):
 
     def _stage(self, columns: list[Output], labels: Tensor | None, drawn: bool = False) -> Value:
         """From records to the loss: gathering, draws, memory, and the rows in slices."""
-        training = self._trains()
+        training, alone = self._trains(), world_size() == 1
         self._check(columns, labels)
-        rows, others = slice(0, columns[0].tuples), None
-        if world_size() > 1 and self.execution.gather:
+        own = columns[0].tuples
+        rows, others = slice(0, own), None
+        if not alone and self.execution.gather:
             whole = gather(columns, labels)
             columns, labels, others = whole.columns, whole.labels, whole.tuples
             rows = whole.rows if self.row_wise else slice(0, sum(whole.tuples))
         if training:
-            self.check_idle(columns[0].tuples, len(columns), labels)
+            self.check_idle(own, len(columns), labels)
         if not drawn:
             self._draw(training, [column.tuples for column in columns])
         if training:
             detached = [column.map(torch.Tensor.detach) for column in columns] if self.observers else []
             for observer in self.observers:
                 observer(detached, labels, rows)
-            columns, labels = self._observed(columns, labels)
+            columns, labels = self._observed(columns, labels, alone)
         with full_precision(columns[0].tensors()[0]):
             value = self._in_slices(columns, labels, rows)
             if others is None or not self.row_wise:
                 return value
             return self._as_share(value, columns, labels, rows, others)
 
-    def _read(self, inputs: Sequence[Any], prompt: str | None) -> tuple[list[Features], list[Riders]]:
-        """The features of each column, and what rode along with them."""
-        if is_raw(inputs):
-            self._draw(self._trains(), [len(column) for column in inputs])
-            made = preprocess(self, inputs, prompts=None if prompt is None else {"text": prompt})
-            device = next(self.model.parameters()).device
-            inputs = [move(features, device) for features in made]
-        features, riders = zip(*(unload(each) for each in inputs), strict=True) if inputs else ((), ())
-        return list(features), list(riders)
+    def _tokenised(self, inputs: Sequence[Any], prompt: str | None) -> list[Features]:
+        """The features of columns of raw texts, where the model is."""
+        self._draw(self._trains(), [len(column) for column in inputs])
+        made = preprocess(self, inputs, prompts=None if prompt is None else {"text": prompt})
+        device = next(self.model.parameters()).device
+        return [move(features, device) for features in made]
 
     def _encoded(self, features: Sequence[Features], riders: Sequence[Riders]) -> list[Output]:
         """One record per column, with lists, weights and what further encoders make of it."""
@@ -568,8 +579,10 @@ class Loss(nn.Module):
         if len(self._seen) < 10_000:
             self._seen.add(seen)
 
-    def _observed(self, columns: list[Output], labels: Tensor | None) -> tuple[list[Output], Tensor | None]:
-        for _, loss in self.tree() if world_size() > 1 and not self.execution.gather else ():
+    def _observed(
+        self, columns: list[Output], labels: Tensor | None, alone: bool
+    ) -> tuple[list[Output], Tensor | None]:
+        for _, loss in self.tree() if not (alone or self.execution.gather) else ():
             if type(loss).observe is not Loss.observe and any(True for _ in loss.buffers(recurse=False)):
                 raise LossError(
                     f"{type(loss).__name__} in several processes",

@@ -10,6 +10,8 @@ from torch import Tensor
 
 __all__ = ["full_precision", "promoted"]
 
+_AS_IT_IS = contextlib.nullcontext()
+
 
 def promoted(tensor: Tensor) -> Tensor:
     """Half precision as float32; anything else as it is.
@@ -22,6 +24,7 @@ def promoted(tensor: Tensor) -> Tensor:
 
 def full_precision(tensor: Tensor | None) -> AbstractContextManager[object]:
     """A context without autocast on the device of a tensor."""
-    if tensor is None or tensor.device.type == "meta" or not torch.is_autocast_enabled(tensor.device.type):
-        return contextlib.nullcontext()
-    return torch.autocast(tensor.device.type, enabled=False)
+    kind = "meta" if tensor is None else tensor.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return _AS_IT_IS
+    return torch.autocast(kind, enabled=False)

@@ -15,7 +15,9 @@ A message names the culprit, what was expected, what was got, and the fix, in on
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
+from typing import Any, Literal
 
 __all__ = [
     "AmbiguousError",
@@ -27,6 +29,7 @@ __all__ = [
     "PluginError",
     "RecipeError",
     "brief",
+    "check_number",
     "did_you_mean",
 ]
 
@@ -89,6 +92,33 @@ class PluginError(LosskitError):
     """A component that was needed failed to load."""
 
     exit_code = 3
+
+
+def check_number(
+    option: str,
+    value: Any,
+    expected: Literal["a finite number", "a positive number", "0 or more"] = "a finite number",
+    *,
+    fix: str = "",
+) -> None:
+    """Refuse an option of a loss that is no finite number, or too low a one.
+
+    Args:
+        option: as `{type(self).__name__}.scale`.
+        value: what was given.
+        expected: what it may be; finite in any case.
+        fix: as in `LosskitError`.
+
+    Raises:
+        LossError: says what it is.
+
+    >>> check_number("AnglELoss.scale", float("inf"), "a positive number")
+    Traceback (most recent call last):
+    losskit.errors.LossError: AnglELoss.scale: expected a positive number, got inf
+    """
+    finite = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+    if not finite or (value <= 0 if expected == "a positive number" else value < 0 and expected == "0 or more"):
+        raise LossError(option, expected=expected, got=repr(value), fix=fix)
 
 
 def brief(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .errors import LossError
+from .errors import LossError, check_number
 from .execution import Execution
 from .loss import Loss, Value
 from .math.lists import pad_lists, tuple_index
@@ -42,7 +42,7 @@ class ScoreLoss(Loss):
         execution: how records come about.
 
     Raises:
-        LossError: a similarity for a cross-encoder, or an unknown activation.
+        LossError: a similarity for a cross-encoder, an unknown activation, or a scale that is no positive number.
     """
 
     compares_rows = False
@@ -61,6 +61,7 @@ class ScoreLoss(Loss):
         self.similarity = similarity
         self.scale = scale
         name = type(self).__name__
+        check_number(f"{name}.scale", scale, "a positive number")
         if isinstance(activation, str) and activation not in ACTIVATIONS:
             raise LossError(f"{name}.activation", expected=f"one of {', '.join(ACTIVATIONS)}", got=repr(activation))
         if model is not None and similarity is not None and self.encoder.family == "cross-encoder":

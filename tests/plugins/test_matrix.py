@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import re
 
 import pytest
 from matrix import COMBINATIONS, ERRORS, EXECUTIONS, LOSSES, MODELS, REFUSED, SETTINGS, WRAPPERS
 
+import losskit
 from losskit import LossError
-from losskit.testing import differentiate, require_equal
+from losskit.testing import ToyEncoder, differentiate, require_equal
 
 WORKING = [each for each in COMBINATIONS if not each.refused]
 
@@ -33,6 +36,23 @@ def test_every_execution_gives_the_same_value_and_gradient(combination):
 def test_what_means_nothing_is_refused_at_construction(combination):
     with pytest.raises(LossError, match=re.escape(ERRORS[combination.refused])):
         combination.build()
+
+
+def numbers():
+    """Each option of a built-in loss that is a number."""
+    for name in LOSSES:
+        for option in inspect.signature(losskit.get("loss", name).load()).parameters.values():
+            if option.annotation in ("float", "float | None"):
+                yield name, option.name
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize(("name", "option"), [*numbers()])
+def test_a_number_is_finite_or_refused_at_construction(name, option, value):
+    expression = {"name": name, **SETTINGS.get(name, {}), option: value}
+    culprit = rf"^{losskit.get('loss', name).class_name}\.{option}"
+    with pytest.raises(LossError, match=rf"{culprit}: expected .*, got -?(inf|nan)"):
+        losskit.build(expression, ToyEncoder())
 
 
 def test_the_tables_name_only_what_is_registered():

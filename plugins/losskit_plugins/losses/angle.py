@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from losskit import Card, Execution, Format, Loss, Output
-from losskit.errors import LossError
+from losskit.errors import LossError, check_number
 
 from .cosent import cosent
 
@@ -65,8 +65,7 @@ class AnglELoss(Loss):
     def __init__(self, model: Any = None, scale: float = 20.0, *, execution: Execution | None = None) -> None:
         super().__init__(model, execution=execution)
         self.scale = scale
-        if not scale > 0:
-            raise LossError(f"{type(self).__name__}.scale", expected="a positive number", got=repr(scale))
+        check_number(f"{type(self).__name__}.scale", scale, "a positive number")
 
     def check_labels(self, columns: int, labels: Tensor) -> None:
         """Of tuples, y and 1 - y are labels."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from losskit import Card, Execution, Format, Loss, Output, Similarity
-from losskit.errors import LossError
+from losskit.errors import check_number
 from losskit.math import masked_mean
 
 from ._batch_triplets import Classes, hardest_similarities, why_idle
@@ -80,8 +80,7 @@ class BatchHardTripletLoss(Loss):
         super().__init__(model, execution=execution)
         self.margin = margin
         self.similarity = similarity
-        if not margin > 0:
-            raise LossError(f"{type(self).__name__}.margin", expected="a positive number", got=repr(margin))
+        check_number(f"{type(self).__name__}.margin", margin, "a positive number")
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:
         """The loss of the anchors `rows` that have a positive and a negative."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from losskit import Card, Execution, Format, Loss, Output, Similarity
-from losskit.errors import LossError
+from losskit.errors import check_number
 from losskit.math import over_tiles
 
 from ._batch_triplets import Classes, why_idle
@@ -86,8 +86,7 @@ class BatchSemiHardTripletLoss(Loss):
         super().__init__(model, execution=execution)
         self.margin = margin
         self.similarity = similarity
-        if not margin > 0:
-            raise LossError(f"{type(self).__name__}.margin", expected="a positive number", got=repr(margin))
+        check_number(f"{type(self).__name__}.margin", margin, "a positive number")
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:
         """The loss of the anchors `rows` with each of their positives."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from losskit import Card, Execution, Format, Loss, Output, Similarity
-from losskit.errors import LossError
+from losskit.errors import LossError, check_number
 from losskit.math import mean_over_rows
 
 __all__ = ["ContrastiveLoss", "contrastive", "residuals"]
@@ -91,8 +91,7 @@ class ContrastiveLoss(Loss):
         self.reduction = reduction
         self.similarity = similarity
         name = type(self).__name__
-        if not margin >= 0:
-            raise LossError(f"{name}.margin", expected="0 or more", got=repr(margin))
+        check_number(f"{name}.margin", margin, "0 or more")
         if reduction not in get_args(Reduction):
             raise LossError(f"{name}.reduction", expected="'mean' or 'sum'", got=repr(reduction))
         self.highest()  # so that a similarity without one is refused here

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from losskit import Card, Execution, Format, Output, Similarity
-from losskit.errors import LossError
+from losskit.errors import check_number
 from losskit.math import Block, promoted, softmax_cross_entropy
 
 from .contrastive_tension import TwoTowers
@@ -63,8 +63,7 @@ class ContrastiveTensionLossInBatchNegatives(TwoTowers):
         super().__init__(model, execution=execution)
         self.scale = scale
         self.similarity = similarity
-        if not scale > 0:
-            raise LossError(f"{type(self).__name__}.scale", expected="a positive number", got=repr(scale))
+        check_number(f"{type(self).__name__}.scale", scale, "a positive number")
         like = next(self.model.parameters(), torch.zeros(())) if isinstance(model, nn.Module) else torch.zeros(())
         self.logit_scale = nn.Parameter(torch.tensor(math.log(scale), device=like.device, dtype=promoted(like).dtype))
 

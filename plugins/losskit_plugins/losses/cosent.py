@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from losskit import Card, Execution, Format, Loss, Output, Similarity
-from losskit.errors import LossError
+from losskit.errors import check_number
 
 __all__ = ["CoSENTLoss", "cosent"]
 
@@ -100,8 +100,7 @@ class CoSENTLoss(Loss):
         super().__init__(model, execution=execution)
         self.scale = scale
         self.similarity = similarity
-        if not scale > 0:
-            raise LossError(f"{type(self).__name__}.scale", expected="a positive number", got=repr(scale))
+        check_number(f"{type(self).__name__}.scale", scale, "a positive number")
 
     def idle(self, rows: int, columns: int, labels: Tensor | None) -> str:
         """Equal labels are not compared."""

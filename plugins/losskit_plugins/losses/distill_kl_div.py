@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from losskit import Card, Execution, Format, ScoreLoss, Similarity
-from losskit.errors import LossError
+from losskit.errors import check_number
 from losskit.math import masked_log_softmax, masked_softmax
 from losskit.score_loss import Activation
 
@@ -112,8 +112,8 @@ class DistillKLDivLoss(ScoreLoss):
         self.teacher_temperature = teacher_temperature
         for option in ("temperature", "student_temperature", "teacher_temperature"):
             given = getattr(self, option)
-            if given is not None and not 0 < given < math.inf:
-                raise LossError(f"{type(self).__name__}.{option}", expected="a positive number", got=repr(given))
+            if given is not None:
+                check_number(f"{type(self).__name__}.{option}", given, "a positive number")
         self._spread_seen = False
 
     def check_labels(self, columns: int, labels: Tensor) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import threshold
 
 from losskit import Card, Encoder, Execution, Format, Loss, Output, Similarity
-from losskit.errors import LossError
+from losskit.errors import LossError, check_number
 from losskit.math import inner_products, normalize, softmax_cross_entropy
 
 from ._in_batch import InBatch
@@ -187,8 +187,8 @@ class GISTEmbedLoss(Loss):
         name = type(self).__name__
         if self.guide is None:
             raise LossError(f"{name}.guide", expected="an encoder that embeds", got="None")
-        if not self.temperature > 0:
-            raise LossError(f"{name}.temperature", expected="a positive number", got=repr(self.temperature))
+        check_number(f"{name}.temperature", self.temperature, "a positive number")
+        check_number(f"{name}.margin", self.margin)
         if self.margin_strategy not in get_args(Strategy):
             choices = " or ".join(map(repr, get_args(Strategy)))
             raise LossError(f"{name}.margin_strategy", expected=choices, got=repr(self.margin_strategy))

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from losskit import Card, Execution, Format, Loss, Output, Similarity
+from losskit.errors import check_number
 from losskit.math import found_scores
 
 __all__ = ["MegaBatchMarginLoss", "mega_batch_margin"]
@@ -46,6 +47,9 @@ class MegaBatchMarginLoss(Loss):
         negative_margin: the similarity that a negative should stay below.
         similarity: by name; None: cosine on dense, dot on sparse, maxsim on multi-vector.
         execution: how records come about.
+
+    Raises:
+        LossError: a margin that is no finite number.
     """
 
     card = Card(
@@ -79,6 +83,8 @@ class MegaBatchMarginLoss(Loss):
         self.positive_margin = positive_margin
         self.negative_margin = negative_margin
         self.similarity = similarity
+        for option in ("positive_margin", "negative_margin"):
+            check_number(f"{type(self).__name__}.{option}", getattr(self, option))
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:
         """The loss of the pairs `rows`, whose negatives are the positives of all others."""

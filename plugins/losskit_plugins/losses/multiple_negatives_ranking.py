@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from losskit import Card, Execution, Format, Loss, Output, Similarity
-from losskit.errors import LossError
+from losskit.errors import LossError, check_number
 from losskit.math import softmax_cross_entropy
 
 from ._in_batch import InBatch
@@ -139,10 +139,9 @@ class MultipleNegativesRankingLoss(Loss):
                 raise LossError(f"{name}.{option}", expected=" or ".join(map(repr, choices)), got=", ".join(unknown))
         if (self.hardness_mode is None) != (self.hardness_strength == 0):
             logger.warning("%s: hardness_mode and hardness_strength have an effect only together", name)
-        if self.scale is not None and not self.scale > 0:
-            raise LossError(f"{name}.scale", expected="a positive number", got=repr(self.scale))
-        if not self.hardness_strength >= 0:
-            raise LossError(f"{name}.hardness_strength", expected="0 or more", got=repr(self.hardness_strength))
+        if self.scale is not None:
+            check_number(f"{name}.scale", self.scale, "a positive number")
+        check_number(f"{name}.hardness_strength", self.hardness_strength, "0 or more")
         if "query_to_doc" not in self.directions:
             raise LossError(f"{name}.directions", expected="query_to_doc among them", got=repr(self.directions))
         within = {"query_to_query", "doc_to_doc"} & set(self.directions)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from losskit import Card, Execution, Format, Loss, Output, Similarity
-from losskit.errors import LossError
+from losskit.errors import check_number
 
 from .contrastive import residuals
 
@@ -90,8 +90,7 @@ class OnlineContrastiveLoss(Loss):
         super().__init__(model, execution=execution)
         self.margin = margin
         self.similarity = similarity
-        if not margin >= 0:
-            raise LossError(f"{type(self).__name__}.margin", expected="0 or more", got=repr(margin))
+        check_number(f"{type(self).__name__}.margin", margin, "0 or more")
         self.highest()  # so that a similarity without one is refused here
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from losskit import Card, Execution, Format, Loss, Output, Similarity
-from losskit.errors import LossError
+from losskit.errors import check_number
 from losskit.math import mean_over_rows
 
 __all__ = ["TripletLoss", "triplet"]
@@ -74,8 +74,7 @@ class TripletLoss(Loss):
         super().__init__(model, execution=execution)
         self.margin = margin
         self.similarity = similarity
-        if not margin >= 0:
-            raise LossError(f"{type(self).__name__}.margin", expected="0 or more", got=repr(margin))
+        check_number(f"{type(self).__name__}.margin", margin, "0 or more")
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:
         """The loss of the triplets `rows`."""

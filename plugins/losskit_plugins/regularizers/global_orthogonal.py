@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from losskit import Card, Output, Similarity, build
-from losskit.errors import LossError
+from losskit.errors import LossError, check_number
 from losskit.math import differentiable_once, full_precision, inner_products, over_tiles
 
 __all__ = ["GlobalOrthogonalRegularizer", "check_options", "global_orthogonal", "off_diagonal_sums"]
@@ -62,6 +62,9 @@ def check_options(name: str, mean_weight: float | None, second_moment_weight: fl
     Raises:
         LossError: names the option of `name`.
     """
+    for option, weight in (("mean_weight", mean_weight), ("second_moment_weight", second_moment_weight)):
+        if weight is not None:
+            check_number(f"{name}.{option}", weight)
     if not mean_weight and not second_moment_weight:
         expected, got = "it or second_moment_weight other than 0", repr(mean_weight)
         raise LossError(f"{name}.mean_weight", expected=expected, got=got)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from losskit import Card, Execution, Loss, Output, Wrapper
-from losskit.errors import LossError
+from losskit.errors import LossError, check_number
 from losskit.loss import Value
 from losskit.math import masked_mean, normalize, pad_lists, promoted
 from losskit.wrapper import prefixed
@@ -201,13 +201,10 @@ class AdaptiveLayerLoss(Wrapper):
             raise LossError(
                 f"{name}.layers_per_step", expected="a positive integer, or -1 for all", got=repr(self.layers_per_step)
             )
-        if not self.kl_temperature > 0:
-            raise LossError(
-                f"{name}.kl_temperature",
-                expected="a positive number",
-                got=repr(self.kl_temperature),
-                fix="kl_weight=0 leaves the divergence out",
-            )
+        for option in ("last_layer_weight", "prior_layers_weight", "kl_weight"):
+            check_number(f"{name}.{option}", getattr(self, option))
+        fix = "kl_weight=0 leaves the divergence out"
+        check_number(f"{name}.kl_temperature", self.kl_temperature, "a positive number", fix=fix)
         if self.model is not None and getattr(self.encoder, "transformer", self.model) is None:
             raise LossError(
                 f"{name}.model", expected="an encoder with layers", got="one without a transformer", fix="use another"

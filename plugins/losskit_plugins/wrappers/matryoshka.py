@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from losskit import Card, Execution, Loss, Output, Wrapper
-from losskit.errors import LossError
+from losskit.errors import LossError, check_number
 from losskit.loss import Value
 from losskit.math import normalize
 from losskit.wrapper import prefixed
@@ -137,6 +137,8 @@ class MatryoshkaLoss(Wrapper):
             raise LossError(
                 f"{name}.weights", expected=f"one for each of {len(self.dims)} sizes", got=f"{len(self.weights)}"
             )
+        for place, weight in enumerate(self.weights or ()):
+            check_number(f"{name}.weights.{place}", weight)
         if self.dims_per_step == 0 or self.dims_per_step < -1:
             raise LossError(
                 f"{name}.dims_per_step", expected="a positive integer, or -1 for all", got=repr(self.dims_per_step)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from losskit.errors import LossError, did_you_mean
+from losskit.errors import LossError, check_number, did_you_mean
 
 __all__ = ["SCHEDULES", "check_schedule", "scheduled"]
 
@@ -74,13 +74,3 @@ def check_schedule(culprit: str, schedule: Mapping[str, Any]) -> None:
     if own["delay"] + own.get("warmup", 0.0) > 1:
         got = f"{own['delay']} and {own['warmup']}"
         raise LossError(culprit, expected="delay and warmup of at most 1 together", got=got)
-
-
-def check_number(culprit: str, value: Any) -> None:
-    """Refuse what is no finite number.
-
-    Raises:
-        LossError: says what it is.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise LossError(culprit, expected="a finite number", got=repr(value))

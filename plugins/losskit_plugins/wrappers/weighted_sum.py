@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from losskit import Card, Execution, Format, Loss, Output, Wrapper
-from losskit.errors import LossError
+from losskit.errors import LossError, check_number
 from losskit.loss import Value
 from losskit.wrapper import prefixed
 
-from .schedule import check_number, check_schedule, scheduled
+from .schedule import check_schedule, scheduled
 
 __all__ = ["WeightedSumLoss"]
 

@@ -246,6 +246,8 @@ def test_refuses_what_cannot_be():
         ({"layer_weighting": "cubic"}, "layer_weighting: expected one of uniform, log, linear, got 'cubic'"),
         ({"kl_over": "batch"}, "kl_over: expected one of directions, dimensions, got 'batch'"),
         ({"kl_temperature": 0.0}, "kl_temperature: expected a positive number, got 0.0. Fix: kl_weight=0"),
+        ({"kl_temperature": float("inf")}, "kl_temperature: expected a positive number, got inf"),
+        ({"last_layer_weight": float("nan")}, "last_layer_weight: expected a finite number, got nan"),
     ):
         with pytest.raises(LossError, match=words):
             AdaptiveLayerLoss(None, inner, **options)

@@ -162,6 +162,7 @@ def test_refuses_what_cannot_be():
         ({"dims": (4, 4)}, "dims: expected every size once"),
         ({"dims": (9,)}, "dims: expected at most the encoder's 8, got 9"),
         ({"dims": (4,), "weights": (1.0, 2.0)}, "weights: expected one for each of 1 sizes, got 2"),
+        ({"dims": (4,), "weights": (float("nan"),)}, r"weights\.0: expected a finite number, got nan"),
         ({"dims": (4,), "dims_per_step": 0}, "dims_per_step: expected a positive integer, or -1 for all, got 0"),
     ):
         with pytest.raises(LossError, match=words):

@@ -121,7 +121,10 @@ class DictEncoder:
         unmet = [need for need in needs if need not in found]
         if unmet:
             raise LossError(
-                f"{type(self.module).__name__}.forward", expected=f"keys {', '.join(unmet)}", got=f"{sorted(found)}"
+                f"{type(self.module).__name__}.forward",
+                expected=f"keys {', '.join(unmet)}",
+                got=f"{sorted(found)}",
+                fix="return them, or train the model without a wrapper other than DistributedDataParallel",
             )
         parts = {need: found[need] for need in needs if need != "layers"}
         if "input_ids" in needs:

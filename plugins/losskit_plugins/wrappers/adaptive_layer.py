@@ -65,7 +65,8 @@ class AdaptiveLayerLoss(Wrapper):
     Args:
         model: the encoder, which must have layers.
         loss: what is computed at the last layer and at each drawn one.
-        layers_per_step: how many layers are drawn; -1: all. Evaluation has one fixed draw.
+        layers_per_step: how many layers are drawn; -1: all. Evaluation has one fixed draw. More than there are
+            are refused in the first batch, which tells their number.
         last_layer_weight: of the loss at the last layer.
         prior_layers_weight: of the mean loss of the drawn layers.
         kl_weight: of the mean divergence of the drawn layers' embeddings from the last one's, which is their
@@ -128,6 +129,17 @@ class AdaptiveLayerLoss(Wrapper):
             return None
         numbers: list[float] = torch.rand(self.layers_per_step, generator=generator, dtype=torch.float64).tolist()
         return tuple(numbers)
+
+    def observe(self, columns: list[Output], labels: Tensor | None) -> tuple[list[Output], Tensor | None]:
+        """As the inner loss; before any wrapper cuts the records, they tell how many layers can be drawn."""
+        count = _prior_layers(columns)
+        if self.layers_per_step > count:
+            raise LossError(
+                f"{type(self).__name__}.layers_per_step",
+                expected=f"at most {count}, the layers before the last, or -1 for all",
+                got=repr(self.layers_per_step),
+            )
+        return super().observe(columns, labels)
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:
         """The inner loss under `adaptive_final` and `adaptive_layer_NUMBER`, the divergence under `adaptive_kl`."""
@@ -223,7 +235,7 @@ def _prior_layers(columns: Sequence[Output]) -> int:
             "AdaptiveLayerLoss",
             expected="records with the embedding of every layer",
             got="records without layers",
-            fix="call the loss with features, and an encoder that gives layers",
+            fix="call the loss with features, and an encoder that gives layers; foreign wrappers of a model hide them",
         )
     return count - 1
 

@@ -122,11 +122,19 @@ def layer_draws():
     return evaluation_draws(theirs_around(made), ours_around(made))
 
 
+def too_many_layers():
+    made = model()
+    return lambda: run(made, theirs_around(made, n_layers_per_step=9), 2), lambda: run(
+        made, ours_around(made, layers_per_step=9), 2
+    )
+
+
 DIFFERENCES = {
     ("AdaptiveLayerLoss", "components"): components,
     ("AdaptiveLayerLoss", "divergence"): divergence,
     ("AdaptiveLayerLoss", "divergence-of-layers"): divergence_of_layers,
     ("AdaptiveLayerLoss", "evaluation-draws"): layer_draws,
+    ("AdaptiveLayerLoss", "too-many-layers"): too_many_layers,
 }
 
 

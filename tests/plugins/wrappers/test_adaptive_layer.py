@@ -155,10 +155,65 @@ def test_the_same_step_draws_the_same_layers_and_other_seeds_others():
     assert first != [drawn(losses[0], step, seed=4) for step in range(20)]
 
 
-@pytest.mark.parametrize(("layers_per_step", "layers"), [(-1, 4), (4, 4), (9, 4), (1, 1)])
-def test_draws_no_more_layers_than_there_are(layers_per_step, layers):
+@pytest.mark.parametrize(("layers_per_step", "layers"), [(-1, 4), (4, 4), (1, 1)])
+def test_draws_as_many_layers_as_there_are(layers_per_step, layers):
     model = Deep()
     assert len(drawn(AdaptiveLayerLoss(model, CoSENTLoss(model), layers_per_step))) == layers
+
+
+def test_more_layers_than_there_are_are_refused_in_the_first_batch():
+    model = Deep()
+    message = "AdaptiveLayerLoss.layers_per_step: expected at most 4, the layers before the last, or -1 for all, got 5"
+    with pytest.raises(LossError, match=message):
+        drawn(AdaptiveLayerLoss(model, CoSENTLoss(model), 5))
+    with pytest.raises(LossError, match=message):
+        drawn(MatryoshkaLoss(model, AdaptiveLayerLoss(model, CoSENTLoss(model), 5), (8, 4)))
+    with pytest.raises(LossError, match=message):
+        drawn(Matryoshka2dLoss(model, CoSENTLoss(model), (8, 4), layers_per_step=5))
+
+
+class Foreign(nn.Module):
+    """Stands around a model as the engines of other libraries do."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+        self.preprocess = module.preprocess
+
+    def forward(self, *arguments):
+        return self.module(*arguments)
+
+
+class Transparent(Foreign):
+    """Shows the attributes of the model."""
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("module"), name)
+
+
+def test_a_foreign_wrapper_of_a_model_shows_the_layers_of_an_encoder_or_says_that_it_hides_them():
+    assert drawn(losskit.build({"name": "adaptive-layer", "loss": "cosent"}, Transparent(ToyEncoder()))) == {0}
+    for hidden, message in (
+        (Foreign(ToyEncoder()), "got records without layers. Fix: .* foreign wrappers of a model hide them"),
+        (Foreign(Flat()), r"expected keys layers, got .*'sentence_embedding'\]. Fix: .* without a wrapper"),
+    ):
+        with pytest.raises(LossError, match=message):
+            drawn(losskit.build({"name": "adaptive-layer", "loss": "cosent"}, hidden))
+
+
+class Flat(nn.Module):
+    """Gives a dict, and no layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.toy = ToyEncoder()
+        self.preprocess = self.toy.preprocess
+
+    def forward(self, features):
+        return {"sentence_embedding": self.toy(features).embedding}
 
 
 def test_without_layers_before_the_last_it_is_the_inner_loss():

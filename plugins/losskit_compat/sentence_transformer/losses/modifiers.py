@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
+from losskit import Output
 from losskit_plugins.wrappers import adaptive_layer, matryoshka
 
 from ...base import Summed, renamed
@@ -80,6 +81,10 @@ class AdaptiveLayerLoss(Summed, adaptive_layer.AdaptiveLayerLoss):
         )
         self.kl_temperature = kl_temperature
         self.layer_weighting = layer_weighting
+
+    def observe(self, columns: list[Output], labels: Tensor | None) -> tuple[list[Output], Tensor | None]:
+        """As the inner loss: where there are fewer layers than asked for, the incumbent draws all of them."""
+        return self.loss.observe(columns, labels)
 
     def layer_weight(self, layer: int) -> float:
         """What `layer_weighting`, a name or a function, gives a layer."""

@@ -19,7 +19,7 @@ from .batch import is_raw, preprocess, query_document_pairs
 from .card import Card, Format
 from .check import check_batch, check_lists, check_values, signature
 from .clock import Clock, Moment
-from .errors import LossError, LosskitError
+from .errors import LossError, LosskitError, brief
 from .execution import Direct, Execution, encode, gather, world_size
 from .features import NO_RIDERS, Riders, move, unload
 from .further import columns_read, encode_further, unread
@@ -476,7 +476,7 @@ class Loss(nn.Module):
             raw = is_raw(inputs)
             read = [unload(each) for each in (self._tokenised(inputs, prompt) if raw else inputs)]
             columns = self._encoded([features for features, _ in read], [riders for _, riders in read])
-            return self._stage(columns, _flat_labels(labels), drawn=raw)
+            return self._stage(columns, _flat_labels(type(self).__name__, labels), drawn=raw)
         except LosskitError:
             raise
         except TypeError as error:
@@ -484,7 +484,8 @@ class Loss(nn.Module):
 
     def compute_loss_from_embeddings(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Value:
         """The loss of embeddings, one tensor per column, that were made elsewhere."""
-        return self._stage([Output(embedding) for embedding in embeddings], _flat_labels(labels))
+        columns = [Output(embedding) for embedding in embeddings]
+        return self._stage(columns, _flat_labels(type(self).__name__, labels))
 
     def _stage(self, columns: list[Output], labels: Tensor | None, drawn: bool = False) -> Value:
         """From records to the loss: gathering, draws, memory, and the rows in slices."""
@@ -700,11 +701,20 @@ def _with_lists(column: Output, lists: tuple[int, ...] | None) -> Output:
     return column if lists is None else replace(column, lists=lists)
 
 
-def _flat_labels(labels: Tensor | Sequence[Tensor] | None) -> Tensor | None:
-    """One tensor: of a list per row the values one after another; an empty tensor is none."""
+def _flat_labels(name: str, labels: Tensor | Sequence[Tensor] | None) -> Tensor | None:
+    """One tensor: of a list per row the values one after another; an empty tensor is none.
+
+    Raises:
+        LossError: what no tensor can hold; names the loss.
+    """
     if labels is None or isinstance(labels, Tensor):
         return None if labels is None or labels.numel() == 0 else labels
-    rows = [torch.as_tensor(row) for row in labels]
+    try:
+        rows = [torch.as_tensor(row) for row in labels]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise LossError(
+            f"labels for {name}", expected="a tensor, or numbers for each row", got=brief(error), fix="convert them"
+        ) from error
     return torch.cat([row.reshape(-1) for row in rows]) if rows else None
 
 

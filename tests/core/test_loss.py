@@ -493,6 +493,15 @@ def test_an_unknown_similarity_is_refused_at_once() -> None:
         build({"name": "cosent", "similarity": "cosin"}, Model())
 
 
+@pytest.mark.parametrize("labels", [["a", "b"], "ab", [None, None], [[0.0, 1.0], [[0.5], 1.0]], 3.0])
+def test_labels_that_are_no_numbers(labels) -> None:
+    message = "^labels for CoSENTLoss: expected a tensor, or numbers for each row, got .*Error: .*. Fix: convert them$"
+    with pytest.raises(LossError, match=message):
+        build("cosent").compute_loss_from_embeddings([torch.ones(2, 3), torch.ones(2, 3)], labels)
+    with pytest.raises(LossError, match=message):
+        build("cosent", Model())(columns(rows=2), labels)
+
+
 def test_labels_of_lists_in_every_form() -> None:
     queries, documents = columns(rows=2)
     documents = {"vectors": torch.cat([documents["vectors"]] * 2), "lists": (2, 2)}

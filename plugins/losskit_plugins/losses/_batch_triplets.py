@@ -21,7 +21,7 @@ class Classes:
     """
 
     def __init__(self, labels: Tensor, rows: slice) -> None:
-        self.labels = labels.reshape(-1)
+        self.labels = labels.reshape(-1).long()
         self.rows = rows
         ordered, self.order = self.labels.sort()
         self.first = torch.searchsorted(ordered, self.labels)

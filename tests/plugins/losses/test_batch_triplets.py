@@ -26,6 +26,15 @@ SUBJECTS += [
 ]
 
 
+@pytest.mark.parametrize("make", LOSSES)
+def test_classes_may_be_true_and_false(make):
+    vectors = torch.arange(8.0).reshape(4, 2).sin()
+    numbers = torch.tensor([1, 0, 1, 0])
+    assert make().compute_loss_from_embeddings([vectors], numbers.bool()) == make().compute_loss_from_embeddings(
+        [vectors], numbers
+    )
+
+
 @pytest.mark.parametrize("law", laws("loss"), ids=str)
 @pytest.mark.parametrize("subject", SUBJECTS, ids=[f"{place}-{subject}" for place, subject in enumerate(SUBJECTS)])
 def test_laws(subject, law):

@@ -154,7 +154,7 @@ def check_values(name: str, formats: Sequence[Format], labels: Tensor) -> None:
     kinds = {item.labels for item in formats} - {"none"}
     # A sum tells at once that there is nothing to be found; it may overflow without.
     suspect = kinds <= {"score", "scores", "margins"} and not math.isfinite(labels.sum())
-    if suspect and _wrong_scores(labels, "scores" in kinds).any():
+    if suspect and _wrong_scores(labels, kinds == {"scores"}).any():
         got = "NaN" if labels.isnan().any() else "infinity"
         raise LossError(f"labels for {name}", expected="numbers", got=got, fix="drop the rows without a label")
     if kinds == {"binary"} and not torch.equal(labels, labels.bool().to(labels.dtype)):
@@ -163,7 +163,7 @@ def check_values(name: str, formats: Sequence[Format], labels: Tensor) -> None:
 
 
 def _wrong_scores(labels: Tensor, listed: bool) -> Tensor:
-    # A list may hold candidates of probability 0, whose score is minus infinity.
+    # A list may hold candidates of probability 0, whose score is minus infinity; its margins are no numbers.
     return labels.isnan() | (labels == float("inf")) if listed else ~labels.isfinite()
 
 

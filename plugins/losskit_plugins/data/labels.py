@@ -72,12 +72,22 @@ def class_(value: Any) -> int | str:
 
 def numbers(value: Any) -> list[float]:
     """A list of finite numbers, not empty."""
+    return _each(value, number, "a list of finite numbers")
+
+
+def scores(value: Any) -> list[float]:
+    """A list of numbers, not empty; minus infinity gives a document the probability 0."""
+    expected = "a list of finite numbers, or -Infinity"
+    return _each(value, lambda each: each if each == -math.inf else number(each), expected)
+
+
+def _each(value: Any, parse: Callable[[Any], float], expected: str) -> list[float]:
     if not isinstance(value, list | tuple) or not value:
-        raise ValueError("a list of finite numbers")
+        raise ValueError(expected)
     try:
-        return [number(each) for each in value]
+        return [parse(each) for each in value]
     except ValueError:
-        raise ValueError("a list of finite numbers") from None
+        raise ValueError(expected) from None
 
 
 def margins(value: Any) -> float | list[float]:
@@ -108,7 +118,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "class": class_,
     "distribution": distribution,
     "score": number,
-    "scores": numbers,
+    "scores": scores,
     "margins": margins,
     "embedding": embedding,
 }

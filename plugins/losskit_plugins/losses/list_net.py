@@ -24,17 +24,18 @@ def list_net(
 
     Args:
         scores: of each query's documents.
-        labels: their relevance.
+        labels: their relevance; minus infinity gives a document the probability 0.
         where: True where there is a document.
 
-    A list without documents counts as a loss of 0.
+    A list without documents, or without one that has a probability, counts as a loss of 0.
 
     >>> import torch
     >>> scores, labels = torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0]])
     >>> list_net(scores, labels, where=torch.tensor([[True, True, False]]))
     tensor(0.6931)
     """
-    total = -(masked_softmax(labels, where) * masked_log_softmax(scores, where)).sum()
+    relevance = masked_softmax(labels, where & (labels > float("-inf")))
+    total = -(relevance * masked_log_softmax(scores, where)).sum()
     return total / max(1, scores.shape[0])
 
 

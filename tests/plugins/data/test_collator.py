@@ -5,8 +5,10 @@ import pickle
 import pytest
 import torch
 
+import losskit
 from losskit import Format, Loss
-from losskit.errors import DataError
+from losskit.errors import DataError, LossError
+from losskit.testing import ToyEncoder
 from losskit_plugins.data.collator import Collator
 from losskit_plugins.data.columns import match
 
@@ -73,6 +75,23 @@ def test_lists_are_flattened_with_their_labels():
     assert made["inputs"][1]["lists"] == (2, 1)
     assert made["inputs"][1]["input_ids"].tolist() == [[1], [2], [1]]
     assert made["labels"].tolist() == [1.0, 0.0, 2.0]
+
+
+@pytest.mark.parametrize("name", ["distill-kl-div", "list-net"])
+def test_a_document_of_minus_infinity_has_the_probability_0(name):
+    rows = [{"query": "q", "documents": ["a", "bb"], "scores": [1, -torch.inf]} for _ in range(2)]
+    loss = losskit.build({"name": name, "similarity": "dot"}, ToyEncoder())
+    made = Collator(loss)(rows)
+    assert made["labels"].tolist() == [1.0, -torch.inf] * 2
+    queries, documents = (loss.encoder(dict(each, lists=None)).embedding for each in made["inputs"])
+    scores = (queries.repeat_interleave(2, 0) * documents).sum(1).reshape(2, 2)
+    torch.testing.assert_close(loss(made["inputs"], made["labels"]), -scores.log_softmax(1)[:, 0].mean())
+
+
+def test_a_document_of_minus_infinity_has_no_margin():
+    rows = [{"query": "q", "documents": ["a", "bb"], "scores": [1, -torch.inf]}]
+    with pytest.raises(LossError, match="labels for MarginMSELoss: expected numbers, got infinity"):
+        Collator(losskit.build("margin-mse", ToyEncoder()))(rows)
 
 
 def test_several_positives_as_a_list_column():

@@ -9,7 +9,7 @@ import torch
 
 from losskit import Format, LossError, Output
 from losskit.testing import ToyEncoder, differentiate, laws, require_equal, subjects
-from losskit_plugins.losses.list_net import ListNetLoss
+from losskit_plugins.losses.list_net import ListNetLoss, list_net
 
 LISTS = Format(["query", "documents"], labels="scores", outputs=1)
 COLUMNS = Format(["query", "positive", "negative*"], labels="scores", outputs=1)
@@ -111,3 +111,12 @@ def test_refuses_what_does_not_fit():
         LossError, match=r"labels for ListNetLoss: expected scores of shape \[2\] or \[1, 2\], got \[3\]"
     ):
         ListNetLoss(ToyEncoder("cross-encoder"))([["q"], [["a", "b"]]], [torch.zeros(3)])
+
+
+def test_documents_without_a_probability_cost_nothing():
+    scores = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([[1.0, -torch.inf, 0.5], [-torch.inf] * 3])
+    value = list_net(scores, labels, where=torch.ones(2, 3, dtype=torch.bool))
+    share = torch.tensor([1.0, 0.5], dtype=torch.float64).softmax(0)
+    expected = -(share * scores[0].log_softmax(0)[[0, 2]]).sum() / 2
+    require_equal("by hand", differentiate(expected, [scores]), differentiate(value, [scores]))

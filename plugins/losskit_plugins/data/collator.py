@@ -75,6 +75,9 @@ def _labels(found: Match, rows: Sequence[Mapping[str, Any]]) -> Tensor | None:
     try:
         return torch.tensor(values, dtype=torch.int64 if label.kind in INTEGERS else torch.float32)
     except (ValueError, TypeError):
+        shapes = dict.fromkeys(str(list(torch.tensor(value).shape)) for value in values)
         raise DataError(
-            f"{found.where}, column {label.data!r}", expected=f"{label.kind} of one length in a batch", got="several"
+            f"{found.where}, column {label.data!r}",
+            expected=f"{label.kind} of one length in a batch",
+            got=f"shapes {' and '.join(shapes)}",
         ) from None

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from losskit.card import Format
-from losskit.errors import DataError
+from losskit.errors import DataError, did_you_mean
 from losskit.recipe import ContrastiveTensionPairs, DeleteWords, TrainSource
 
 from .columns import Match, match
@@ -145,6 +145,13 @@ def read_training(source: TrainSource, matched: Match, seed: int) -> tuple[Any, 
 def _single(source: TrainSource) -> Match:
     """The data as single texts, as a transform reads them."""
     assert source.transform is not None
-    seen = peek(source)
-    mapping = {"text": source.transform.column}
+    seen, column = peek(source), source.transform.column
+    if column not in seen.columns:
+        raise DataError(
+            f"data.train.transform.column of {source.path}",
+            expected=f"the column of texts, one of {', '.join(seen.columns)}",
+            got=repr(column),
+            fix=did_you_mean(column, seen.columns),
+        )
+    mapping = {"text": column}
     return match(seen.columns, SINGLE, mapping, where=source.path, loss=source.transform.name, sample=seen.rows)

@@ -203,7 +203,8 @@ class SoftmaxLoss(Loss):
         if labels.is_floating_point() or labels.numel() != labels.shape[0]:
             raise LossError(
                 f"labels for {type(self).__name__}",
-                expected=f"integer classes [n], or distributions [n, {self.num_labels}]",
+                expected=f"of each row its class as an integer, or a distribution over the {self.num_labels} classes",
                 got=f"{str(labels.dtype).removeprefix('torch.')} of shape {list(labels.shape)}",
+                fix="set num_labels to the number of classes",
             )
         return labels.reshape(-1).long()

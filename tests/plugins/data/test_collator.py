@@ -150,7 +150,11 @@ def test_weights_ride_along_with_the_first_column():
             ["dog"],
             "f.jsonl, column 'label': expected an integer from 0, for names of classes have no ids here",
         ),
-        ("embedding", [[1.0], [1.0, 2.0]], "f.jsonl, column 'label': expected embedding of one length in a batch"),
+        (
+            "embedding",
+            [[1.0], [1.0, 2.0]],
+            "f.jsonl, column 'label': expected embedding of one length in a batch, got shapes [1] and [2]",
+        ),
     ],
 )
 def test_wrong_values(kind, values, message):

@@ -98,7 +98,9 @@ def test_a_source_is_matched_as_pairs_and_read_as_texts(file):
 
 def test_a_column_that_is_not_there_is_named_before_anything_is_read(file):
     source = TrainSource(path=file, transform=DeleteWords(name="delete-words", column="sentence"))
-    with pytest.raises(DataError, match=r"columns.text of .*: expected one of text, id, got 'sentence'"):
+    with pytest.raises(
+        DataError, match=r"data.train.transform.column of .*: expected the .*, one of text, id, got 'sentence'"
+    ):
         match_training(source, PAIRS)
     with pytest.raises(DataError, match=r"columns of .*: expected anchor, positive for the loss, got text_1, text_2"):
         match_training(TrainSource(path=file, transform=deletion()), (Format(["anchor", "positive"]),))

@@ -115,7 +115,7 @@ def test_refuses_what_does_not_fit():
 
 def test_documents_without_a_probability_cost_nothing():
     scores = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
-    labels = torch.tensor([[1.0, -torch.inf, 0.5], [-torch.inf] * 3])
+    labels = torch.tensor([[1.0, -torch.inf, 0.5], [-torch.inf] * 3], dtype=torch.float64)
     value = list_net(scores, labels, where=torch.ones(2, 3, dtype=torch.bool))
     share = torch.tensor([1.0, 0.5], dtype=torch.float64).softmax(0)
     expected = -(share * scores[0].log_softmax(0)[[0, 2]]).sum() / 2

@@ -100,7 +100,10 @@ def test_the_layer_is_built_for_the_encoder():
         (torch.tensor([0, 3, 1]), r"labels for SoftmaxLoss: expected classes from 0 to 2, got 3\. Fix: set num_labels"),
         (torch.tensor([0, -1, 1]), r"expected classes from 0 to 2, got -1"),
         (torch.tensor([0.0, 1.0, 1.0]), r"labels for SoftmaxLoss: expected integers, one per class, got float32"),
-        (torch.full((3, 2), 0.5), r"got float32 of shape \[3, 2\]"),
+        (
+            torch.full((3, 2), 0.5),
+            r"or a distribution over the 3 classes, got float32 of shape \[3, 2\]. Fix: set num_labels to the number",
+        ),
         (torch.zeros(3, 3, dtype=torch.long), r"got int64 of shape \[3, 3\]"),
         (torch.zeros(2, dtype=torch.long), r"expected class, distribution of shape .*, got \[2\]"),
     ],

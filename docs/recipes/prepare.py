@@ -1,8 +1,9 @@
-"""Makes what the recipes of this folder read beside the data sets themselves: splits, binary labels, margins.
+"""Makes what the recipes of this folder read beside the data sets themselves: splits, binary labels, margins, lists.
 
 python docs/recipes/prepare.py DATA OUT MODEL
 
-DATA is the folder of data sets, OUT where the files go, MODEL the folder of the teacher (all-MiniLM-L6-v2).
+DATA is the folder of data sets, OUT where the files go, MODEL the folder of all-MiniLM-L6-v2: the teacher, and what
+finds the candidates of the lists.
 """
 
 from __future__ import annotations
@@ -12,23 +13,23 @@ import gzip
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import losskit
+from losskit_plugins.data.beir import read_collection
+from losskit_plugins.data.lines import write_lines
+from losskit_plugins.mining import candidates, labelled_lists
 
 TEST_ROWS = 200
+CANDIDATES = 20
 
 
 def read(path: Path) -> list[dict[str, Any]]:
     """The rows of a compressed JSON lines file."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
-
-
-def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Rows as JSON lines."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 def translations(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -60,18 +61,34 @@ def margins(rows: list[dict[str, str]], model: str) -> Iterator[dict[str, Any]]:
         yield {**row, "margin": margin}
 
 
+def lists(folder: Path, model: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(split, list) of claims with their nearest abstracts; for training those that bear on the claim among them."""
+    splits = {split: read_collection(folder, split) for split in ("train", "test")}
+    corpus = splits["train"].corpus
+    places = {name: place for place, name in enumerate(corpus)}
+    queries = [text for found in splits.values() for text in found.queries.values()]
+    nearest = iter(candidates(losskit.load(model), queries, list(corpus.values()), CANDIDATES))
+    for split, found in splits.items():
+        relevant = [{places[name]: label for name, label in found.qrels[query].items()} for query in found.queries]
+        rows = labelled_lists(
+            list(found.queries.values()), list(corpus.values()), list(islice(nearest, len(relevant))), relevant,
+            keep_relevant=split == "train",
+        )  # fmt: skip
+        yield from ((split, row) for row in rows)
+
+
 def main() -> None:
     """Write every file."""
     data, out, model = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    out.mkdir(parents=True, exist_ok=True)
-    pairs = list(translations(data / "tatoeba"))
-    for split in ("train", "test"):
-        write(out / f"tatoeba-{split}.jsonl", (pair for found, pair in pairs if found == split))
-    write(out / "snli-binary.jsonl", binary(read(data / "snli" / "dev_pairs.jsonl.gz")))
-    write(out / "snli-margins.jsonl", margins(read(data / "snli" / "dev_triplets.jsonl.gz"), model))
-    rows = read(data / "stsb_open" / "train.jsonl.gz")
-    sentences = dict.fromkeys(text for row in rows for text in (row["sentence1"], row["sentence2"]))
-    write(out / "stsb-sentences.jsonl", ({"text": text} for text in sentences))
+    made = {"tatoeba": list(translations(data / "tatoeba")), "scifact-lists": list(lists(data / "scifact", model))}
+    for name, rows in made.items():
+        for split in ("train", "test"):
+            write_lines(out / f"{name}-{split}.jsonl", (row for found, row in rows if found == split))
+    write_lines(out / "snli-binary.jsonl", binary(read(data / "snli" / "dev_pairs.jsonl.gz")))
+    write_lines(out / "snli-margins.jsonl", margins(read(data / "snli" / "dev_triplets.jsonl.gz"), model))
+    scored = read(data / "stsb_open" / "train.jsonl.gz")
+    sentences = dict.fromkeys(text for row in scored for text in (row["sentence1"], row["sentence2"]))
+    write_lines(out / "stsb-sentences.jsonl", ({"text": text} for text in sentences))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import inspect
 import json
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -29,7 +29,8 @@ def build(
 
     Args:
         expression: a reference, or a mapping of `name` and options. Where an option takes a component, a
-            reference or such a mapping builds it, on the same model; objects are taken as they are.
+            reference or such a mapping builds it, on the same model; objects are taken as they are. An encoder
+            that several losses name by one expression, under one option, is built once.
         model: the encoder that losses are built on.
         kind: what the expression names; "loss" means wrappers as well.
         execution: for the outermost loss: an `Execution`, its name, or a mapping of `name` and options.
@@ -54,6 +55,8 @@ class _Context:
     model: Any
     execution: Any = None
     trust_remote_code: bool = False
+    encoders: dict[tuple[str, str], Any] = field(default_factory=dict)
+    """Those built so far, by option and expression: several losses then read one guide, held and run once."""
 
 
 def _build(expression: Any, kind: str, path: str, context: _Context) -> Any:
@@ -166,7 +169,7 @@ def _resolved(value: Any, annotation: Any, path: str, context: _Context) -> Any:
     named = isinstance(value, str) or (isinstance(value, Mapping) and "name" in value)
     for kind in filter(None, map(_kind, members)):
         if named and not (isinstance(value, str) and str in members):
-            return _build(value, kind, path, context)
+            return _build_once(value, path, context) if kind == "encoder" else _build(value, kind, path, context)
     for member in members:
         origin, item = get_origin(member), (get_args(member) or (Any,))
         if isinstance(value, Mapping) and _is(origin, Mapping):
@@ -175,6 +178,15 @@ def _resolved(value: Any, annotation: Any, path: str, context: _Context) -> Any:
             items = [_resolved(each, item[0], f"{path}.{index}", context) for index, each in enumerate(value)]
             return tuple(items) if origin is tuple else items
     return value
+
+
+def _build_once(expression: Any, path: str, context: _Context) -> Any:
+    """The encoder of an expression: the same for every option of one name."""
+    name, options = _split(expression, path)
+    key = path.rpartition(".")[2], json.dumps([name, options], sort_keys=True, default=repr)
+    if key not in context.encoders:
+        context.encoders[key] = _build(expression, "encoder", path, context)
+    return context.encoders[key]
 
 
 def _is(origin: Any, container: type) -> bool:

@@ -120,7 +120,7 @@ class Wrapper(Loss):
                         f"{type(self).__name__}: the encoder {key!r}",
                         expected="one encoder of that name in a tree of losses",
                         got="two",
-                        fix="give both losses the same object, or other names",
+                        fix="give both losses the same object, or in a recipe the same expression",
                     )
 
 

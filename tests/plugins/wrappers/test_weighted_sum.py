@@ -10,7 +10,7 @@ import torch
 import losskit
 from losskit import Card, Direct, Format, Loss, LossError
 from losskit.clock import Clock
-from losskit.testing import ToyEncoder, laws, subjects
+from losskit.testing import ToyEncoder, laws, random_batch, subjects
 from losskit_plugins.losses.cosent import CoSENTLoss
 from losskit_plugins.losses.list_net import ListNetLoss
 from losskit_plugins.losses.multiple_negatives_ranking import MultipleNegativesRankingLoss
@@ -188,6 +188,28 @@ def test_reads_what_any_of_its_losses_reads():
     some, more = reading({"model": [0], "guide": [1]}), reading({"model": [1], "guide": None})
     assert WeightedSumLoss(model, {"a": some, "b": more}).reads == {"model": [0, 1], "guide": None}
     assert WeightedSumLoss(model, {"a": some, "b": MultipleNegativesRankingLoss(model)}).reads is None
+
+
+GUIDE = {"name": "losskit.testing:ToyEncoder", "dimension": 5, "seed": 1}
+
+
+def test_losses_that_name_one_guide_share_it():
+    def expression(guide):
+        losses = {"near": {"name": "gist", "guide": GUIDE}, "far": {"name": "gist", "margin": 0.1, "guide": guide}}
+        return {"name": "weighted-sum", "losses": losses}
+
+    model = ToyEncoder(seed=0)
+    loss = losskit.build(expression({"seed": 1, **GUIDE}), model)
+    near, far = (loss.losses[name].guide for name in ("near", "far"))
+    assert near is far
+    assert losskit.build(expression(GUIDE), model).losses["near"].guide is not near
+    features = random_batch(loss.formats[0]).features(loss)
+    alone = {name: losskit.build(each, model)(features) for name, each in expression(GUIDE)["losses"].items()}
+    assert loss(features) == alone
+    again = losskit.build({"name": "weighted-sum", **loss.get_config_dict()}, model)
+    assert again(features) == alone
+    with pytest.raises(LossError, match=r"the encoder 'guide': expected one .*, got two. Fix: .* the same expression"):
+        losskit.build(expression({**GUIDE, "seed": 2}), model)
 
 
 def test_losses_that_score_other_pairs_are_refused():

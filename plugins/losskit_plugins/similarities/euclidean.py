@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from losskit import Card, Output
-from losskit.math import pairwise_distance, promoted
+from losskit.math import differentiable_once, pairwise_distance, promoted
 
 __all__ = ["EuclideanSimilarity"]
 
@@ -44,7 +46,24 @@ class EuclideanSimilarity:
 
         Of what is nearer than rounding tells, the distance and its gradient are 0.
         """
+        similarities: Tensor = _OfProducts.apply(products, squares_a, squares_b)
+        return similarities
+
+
+class _OfProducts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, products: Tensor, squares_a: Tensor, squares_b: Tensor) -> Tensor:
         sums = squares_a + squares_b
         squared = torch.sub(sums, products, alpha=2.0)
-        near = squared <= sums * (4.0 * torch.finfo(sums.dtype).eps)
-        return squared.masked_fill(near, 1.0).sqrt().masked_fill(near, 0.0).neg()
+        near = squared <= sums.mul_(4.0 * torch.finfo(sums.dtype).eps)
+        distances = squared.masked_fill_(near, 0.0).sqrt_()
+        ctx.shapes = squares_a.shape, squares_b.shape
+        ctx.save_for_backward(distances)
+        return distances.neg()
+
+    @staticmethod
+    @differentiable_once
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (distances,) = ctx.saved_tensors
+        of_products = upstream / functional.threshold(distances, 0.0, float("inf"))
+        return of_products, *(of_products.sum_to_size(shape) * -0.5 for shape in ctx.shapes)

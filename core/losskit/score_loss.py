@@ -13,11 +13,11 @@ from .execution import Execution
 from .loss import Loss, Value
 from .math.lists import pad_lists, tuple_index
 from .math.precision import promoted
-from .math.reduce import mean_over_rows
+from .math.reduce import masked_mean, mean_over_rows
 from .output import Output
 from .protocols import Similarity
 
-__all__ = ["ACTIVATIONS", "Activation", "ScoreLoss"]
+__all__ = ["ACTIVATIONS", "Activation", "ScoreLoss", "activated", "check_activation", "list_weights"]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda scores: scores,
@@ -25,18 +25,43 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "relu": torch.relu,
 }
-Activation = Literal["identity", "sigmoid", "tanh", "relu"]
+Activation = Literal["identity", "sigmoid", "tanh", "relu"] | Callable[[Tensor], Tensor]
+"""What is applied to scores first: by name, or from Python any function of them, a module for instance."""
+
+
+def check_activation(option: str, activation: Activation) -> None:
+    """Refuse what is neither a function nor the name of one.
+
+    Args:
+        option: as `{type(self).__name__}.activation`.
+        activation: what was given.
+
+    Raises:
+        LossError: lists the names.
+    """
+    if not callable(activation) and not (isinstance(activation, str) and activation in ACTIVATIONS):
+        expected = f"a function, or one of {', '.join(ACTIVATIONS)}"
+        raise LossError(option, expected=expected, got=repr(activation))
+
+
+def activated(activation: Activation, scores: Tensor) -> Tensor:
+    """The scores with an activation applied.
+
+    >>> activated("relu", torch.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+    """
+    return ACTIVATIONS[activation](scores) if isinstance(activation, str) else activation(scores)
 
 
 class ScoreLoss(Loss):
-    """Base of losses on scores: write a `card`, a constructor, and `score` or `per_query`.
+    """Base of losses on scores: write a `card`, a constructor, and `score`, `per_query` or `per_document`.
 
     With a cross-encoder the scores are its logits; with any other encoder they are `scale` times the similarity
     of a query with its documents.
 
     Args:
         model: the encoder.
-        activation: applied to the scores first.
+        activation: applied to the scores first; a name, or from Python any function.
         similarity: for encoders that embed; None: the default of the family.
         scale: for encoders that embed, factor of the similarity.
         execution: how records come about.
@@ -62,8 +87,7 @@ class ScoreLoss(Loss):
         self.scale = scale
         name = type(self).__name__
         check_number(f"{name}.scale", scale, "a positive number")
-        if isinstance(activation, str) and activation not in ACTIVATIONS:
-            raise LossError(f"{name}.activation", expected=f"one of {', '.join(ACTIVATIONS)}", got=repr(activation))
+        check_activation(f"{name}.activation", activation)
         if model is not None and similarity is not None and self.encoder.family == "cross-encoder":
             raise LossError(
                 f"{name}.similarity",
@@ -72,13 +96,15 @@ class ScoreLoss(Loss):
             )
 
     def score(self, scores: Tensor, labels: Tensor, where: Tensor) -> Value:
-        """The loss of scored lists; unless written, the mean of `per_query`.
+        """The loss of scored lists; unless written, the mean of `per_query` or `per_document`.
 
         Args:
             scores: [q, n].
             labels: [q, n]; for margins [q, n - 1].
             where: [q, n], True where there is a document.
         """
+        if self._by_document:
+            return masked_mean(self.per_document(scores, labels), where)
         return mean_over_rows(self.per_query(scores, labels, where))
 
     def per_query(self, scores: Tensor, labels: Tensor, where: Tensor | None) -> Tensor:
@@ -90,36 +116,74 @@ class ScoreLoss(Loss):
             where: [q, n], True where there is a document; None: everywhere, and then a list may give [q, k]
                 terms, of which its loss is the mean.
         """
-        raise NotImplementedError(f"{type(self).__name__}.score or per_query")
+        raise NotImplementedError(f"{type(self).__name__}.score, per_query or per_document")
+
+    def per_document(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each document by itself, of a loss that is the mean over the documents of all queries.
+
+        Args:
+            scores: of any shape; lists are not padded.
+            labels: of the same shape.
+
+        Returns:
+            Of the same shape.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.per_document")
+
+    @property
+    def _by_document(self) -> bool:
+        return type(self).per_document is not ScoreLoss.per_document
+
+    def denominator(
+        self, columns: Sequence[Output], labels: Tensor | None, rows: slice
+    ) -> int | Tensor | dict[str, Tensor]:
+        """The number of queries; of a loss that is the mean over documents, theirs."""
+        lists = columns[-1].lists
+        if self._by_document and lists is not None:
+            return sum(lists[rows])
+        return super().denominator(columns, labels, rows)
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:
-        """Score the tuples `rows`, pad their lists, and hand them to `score` or `per_query`."""
+        """Score the tuples `rows`, and hand them to `per_document`, or with lists padded to `per_query` or `score`."""
         assert labels is not None
         picked = [column[rows] for column in columns]
-        scores, where = self._scores(picked)
+        if self._by_document:
+            scores = self._unpadded(picked, self.scale)
+            wanted = _unpadded_labels(labels, columns, rows).view_as(scores)
+            return mean_over_rows(self.per_document(scores, wanted), _document_weights(picked))
+        scores, where = self.scores(picked, self.scale)
         padded = _padded_labels(labels, columns, rows)
         if not self.uses_weights:
             return self.score(scores, padded, torch.ones_like(scores, dtype=torch.bool) if where is None else where)
-        return mean_over_rows(self.per_query(scores, padded, where), _weights(picked[0]))
+        return mean_over_rows(self.per_query(scores, padded, where), list_weights(picked[0]))
 
-    def _scores(self, columns: Sequence[Output]) -> tuple[Tensor, Tensor | None]:
-        """The scores of lists, padded to [q, n], and where there is one; None: everywhere."""
-        activation = ACTIVATIONS[self.activation] if isinstance(self.activation, str) else self.activation
+    def scores(self, columns: Sequence[Output], scale: float = 1.0) -> tuple[Tensor, Tensor | None]:
+        """The scores of lists, padded to [q, n], and where there is one; None: everywhere.
+
+        Args:
+            columns: queries and documents; or the pairs that a cross-encoder has scored.
+            scale: factor of similarities, before the activation.
+        """
+        return _padded(self._unpadded(columns, scale), columns[-1])
+
+    def _unpadded(self, columns: Sequence[Output], scale: float) -> Tensor:
+        """The scores of documents: of several columns [q, n], of lists one after another, [N]."""
         first, *documents = columns
-        if len(documents) > 1:
-            return activation(self._scaled(self.pairwise_each(first, documents))), None
         if not documents:
-            return _padded(activation(self._given(first)), first)
+            return self.activated(self._given(first))
+        if len(documents) > 1:
+            return self.activated(self.pairwise_each(first, documents), scale)
         if documents[0].lists is not None:
             first = first[tuple_index(documents[0].lists, documents[0].items, first.tensors()[0].device)]
-        return _padded(activation(self._scaled(self.pairwise(first, documents[0]))), documents[0])
+        return self.activated(self.pairwise(first, documents[0]), scale)
 
-    def _scaled(self, similarities: Tensor) -> Tensor:
-        similarities = promoted(similarities)
-        return similarities if self.scale == 1.0 else similarities * self.scale
+    def activated(self, scores: Tensor, scale: float = 1.0) -> Tensor:
+        """The activation of scores times a scale, in float32 at least."""
+        scores = promoted(scores)
+        return activated(self.activation, scores if scale == 1.0 else scores * scale)
 
     def _given(self, column: Output) -> Tensor:
-        """The scores of a cross-encoder, in float32 at least."""
+        """The scores of a cross-encoder."""
         scores = column.embedding
         assert scores is not None
         if scores.ndim != 1:
@@ -129,23 +193,41 @@ class ScoreLoss(Loss):
                 got=f"{scores.shape[1]} per pair",
                 fix="give the cross-encoder num_labels=1",
             )
-        return promoted(scores)
+        return scores
 
 
 def _padded(scores: Tensor, column: Output) -> tuple[Tensor, Tensor | None]:
-    """The scores of a column's items as one row per tuple, and where there is one; None: everywhere."""
+    """The scores of documents as one row per tuple, and where there is one; None: everywhere."""
+    if scores.ndim == 2:
+        return scores, None
     if column.lists is None:
         return scores[:, None], None
     padded, where = pad_lists(scores, column.lists)
     return padded, None if len(set(column.lists)) == 1 else where
 
 
-def _weights(column: Output) -> Tensor | None:
-    """The sample weight of each tuple: one per item, of which all of a list are equal."""
+def list_weights(column: Output) -> Tensor | None:
+    """The sample weight of each list, [q]: a record holds one per item, which are equal in a list; None without."""
     weight = column.parts.get("weight")
     if not isinstance(weight, Tensor) or column.lists is None:
         return weight if isinstance(weight, Tensor) else None
-    return pad_lists(weight, column.lists)[0][:, 0]
+    return pad_lists(weight, column.lists)[0][:, :1].sum(1)  # 0 where there is no document
+
+
+def _document_weights(columns: Sequence[Output]) -> Tensor | None:
+    """The sample weight of each document: that of its tuple."""
+    weight, lists = columns[0].parts.get("weight"), columns[-1].lists
+    if not isinstance(weight, Tensor) or lists is None or columns[0].lists is not None:
+        return weight if isinstance(weight, Tensor) else None
+    return weight[tuple_index(lists, columns[-1].items, weight.device)]
+
+
+def _unpadded_labels(labels: Tensor, columns: Sequence[Output], rows: slice) -> Tensor:
+    """The labels of the documents of the tuples `rows`, in their order."""
+    lists = columns[-1].lists
+    if lists is None:
+        return labels.reshape(columns[0].tuples, -1)[rows]
+    return Output(labels.reshape(-1), lists=lists)[rows].tensors()[0]
 
 
 def _padded_labels(labels: Tensor, columns: Sequence[Output], rows: slice) -> Tensor:

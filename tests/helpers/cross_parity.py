@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 from unittest import mock
@@ -54,11 +54,10 @@ def lists(*labels: Sequence[float], logits: Tensor | None = None) -> Batch:
 
 def pairs(labels: Tensor | Sequence[float], *, classes: int = 1, logits: Tensor | None = None) -> Batch:
     """A query with one document for each label."""
-    labels = torch.as_tensor(labels)
     rows = len(labels)
     shape = (rows, rows) if classes == 1 else (rows, rows, classes)
     drawn = draw_logits(*shape) if logits is None else logits
-    return Batch((_numbers(rows), _numbers(rows)), labels, drawn)
+    return Batch((_numbers(rows), _numbers(rows)), _labels(labels), drawn)
 
 
 def tuples(
@@ -67,7 +66,7 @@ def tuples(
     """Query, positive and negatives, all documents of the batch different: row i of column k holds k * rows + i."""
     columns = [[str(place * rows + row) for row in range(rows)] for place in range(1 + negatives)]
     drawn = draw_logits(rows, rows * (1 + negatives)) if logits is None else logits
-    return Batch((_numbers(rows), *columns), None if labels is None else torch.as_tensor(labels), drawn)
+    return Batch((_numbers(rows), *columns), None if labels is None else _labels(labels), drawn)
 
 
 class Table(nn.Module):
@@ -147,8 +146,11 @@ def require_cross_equal(
 
 def require_cross_as_near(theirs: Callable[[Any], Any], ours: Callable[[Any], Any], batch: Batch) -> None:
     """In float32 ours is no farther from the truth in float64 than 1.5 times the original, or 1e-5."""
-    single = Batch(batch.columns, batch.labels, batch.logits.float())
-    truth = ours_on(ours, Batch(batch.columns, batch.labels, single.logits.double())).gradients[0]
+    truth = ours_on(ours, replace(batch, logits=batch.logits.float().double())).gradients[0]
+    labels = (
+        batch.labels.float() if isinstance(batch.labels, Tensor) and batch.labels.is_floating_point() else batch.labels
+    )
+    single = replace(batch, labels=labels, logits=batch.logits.float())
     errors = []
     for found in (theirs_on(theirs, single, double=False), ours_on(ours, single)):
         errors.append(float((found.gradients[0] - truth).abs().max() / truth.abs().max()))
@@ -158,6 +160,12 @@ def require_cross_as_near(theirs: Callable[[Any], Any], ours: Callable[[Any], An
 def _run(make: Callable[[Any], Any], model: Table, batch: Batch) -> Result:
     columns = [list(column) for column in batch.columns]  # the incumbent's cached loss appends to them
     return differentiate(make(model)(columns, batch.labels), [model.logits])
+
+
+def _labels(labels: Tensor | Sequence[Any]) -> Tensor:
+    """In float64 unless they are classes."""
+    labels = torch.as_tensor(labels)
+    return labels.double() if labels.is_floating_point() else labels
 
 
 def _numbers(count: int) -> list[str]:

@@ -63,9 +63,15 @@ class Incumbent(Loss):
         else:
             super().__setattr__(name, value)
 
-    def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Value:
-        """The loss of a batch: features per column, and labels."""
-        return super().forward(list(sentence_features), self._labels_that_are_read(labels))
+    def forward(
+        self,
+        sentence_features: Iterable[Features],
+        labels: Tensor | Sequence[Tensor] | None = None,
+        prompt: str | None = None,
+        task: str | None = None,
+    ) -> Value:
+        """The loss of a batch: features per column, or of a cross-encoder columns of texts, and labels."""
+        return super().forward(list(sentence_features), self._labels_that_are_read(labels), prompt, task)
 
     def compute_loss_from_embeddings(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Value:
         """The loss of embeddings, one tensor per column."""
@@ -89,7 +95,7 @@ class Incumbent(Loss):
         self._modules.pop(name, None)
         setattr(self, name, value)
 
-    def _labels_that_are_read(self, labels: Tensor | None) -> Tensor | None:
+    def _labels_that_are_read(self, labels: Tensor | Sequence[Tensor] | None) -> Tensor | Sequence[Tensor] | None:
         """The labels if the loss reads any; the incumbent's trainers hand them to every loss."""
         if labels is None or not self.formats or any(item.labels != "none" for item in self.formats):
             return labels

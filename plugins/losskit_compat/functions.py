@@ -19,7 +19,15 @@ from losskit.math import promoted
 
 from . import util
 
-__all__ = ["BatchDistance", "Distance", "MatrixFunction", "PairwiseFunction", "as_similarity", "name_of_function"]
+__all__ = [
+    "BatchDistance",
+    "Distance",
+    "MatrixFunction",
+    "PairwiseFunction",
+    "as_similarity",
+    "full_name",
+    "name_of_function",
+]
 
 NAMES = {
     "cos_sim": "cosine",
@@ -97,6 +105,17 @@ def name_of_function(function: Any) -> str:
         name = next((each for each in METHODS[name] if NAMES[each] == metric), name)
     bound = ", ".join(f"{key}={value!r}" for key, value in settings.items())
     return f"{name}({bound})" if bound else name
+
+
+def full_name(value: Any) -> str:
+    """A module as model cards print it: its class with the package; a function by its name.
+
+    >>> full_name(nn.Sigmoid()), full_name(torch.tanh)
+    ('torch.nn.modules.activation.Sigmoid', 'tanh')
+    """
+    if not isinstance(value, nn.Module):
+        return name_of_function(value)
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 class MatrixFunction(nn.Module):

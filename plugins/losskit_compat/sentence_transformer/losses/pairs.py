@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from losskit_plugins.losses import angle, cosent, cosine_similarity
 
 from ...base import Incumbent, Scored, renamed
-from ...functions import PairwiseFunction
+from ...functions import PairwiseFunction, full_name
 from ...util import pairwise_angle_sim, pairwise_cos_sim
 
 __all__ = ["AnglELoss", "CoSENTLoss", "CosineSimilarityLoss"]
@@ -66,5 +66,4 @@ class CosineSimilarityLoss(Incumbent, cosine_similarity.CosineSimilarityLoss):
 
     def get_config_dict(self) -> dict[str, Any]:
         """Both modules by their full names."""
-        modules = {"loss_fct": self.loss_fct, "cos_score_transformation": self.cos_score_transformation}
-        return {name: f"{type(module).__module__}.{type(module).__qualname__}" for name, module in modules.items()}
+        return {name: full_name(getattr(self, name)) for name in ("loss_fct", "cos_score_transformation")}

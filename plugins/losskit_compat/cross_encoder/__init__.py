@@ -1,0 +1,1 @@
+"""The incumbent's cross-encoder family."""

@@ -130,8 +130,7 @@ class Job:
         trained = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         after = self._measured(trainer, "after")
         if self.workspace.main:
-            speed = trained.metrics["train_samples_per_second"]
-            train = {"steps": trained.global_step, "samples_per_second": speed, "loss": trained.training_loss}
+            train = {"steps": trained.global_step, **trainer.figures()}
             self._write(trainer, {"schema": 1, "before": before, "after": after, "train": train})
             self.workspace.finish()
         self.workspace.wait()

@@ -24,6 +24,7 @@ from losskit_plugins.data.samplers import NoDuplicatesBatchSampler
 from .averages import Averages
 from .diagnostics import Diagnostics
 from .owned import load_owned, save_owned, set_clock
+from .totals import Totals
 
 __all__ = ["Evaluation", "Trainer", "needs_classes", "needs_distinct_texts"]
 
@@ -88,6 +89,7 @@ class Trainer(TransformersTrainer):
         self.evaluation = evaluation
         self.batch_sampler = batch_sampler
         self.samples_per_class = samples_per_class
+        self.totals = Totals()
         self._averages = Averages()
         self._diagnostics = Diagnostics(loss) if isinstance(loss, Loss) else None
         super().__init__(
@@ -97,7 +99,7 @@ class Trainer(TransformersTrainer):
             train_dataset=train_dataset,
             # transformers asks for a data set wherever evaluation is scheduled; ours is part of `evaluation`.
             eval_dataset=evaluation,
-            callbacks=list(callbacks),
+            callbacks=[self.totals, *callbacks],
             optimizers=optimizers,
         )
         self.remove_callback(PrinterCallback)
@@ -181,7 +183,9 @@ class Trainer(TransformersTrainer):
         set_clock(self.model, seed=self.args.seed, step=self.state.global_step, steps=self.state.max_steps)
         if self._diagnostics is not None:
             self._diagnostics.forget()
-        return super().training_step(model, inputs, num_items_in_batch)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.totals.add(loss)
+        return loss
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -247,7 +251,17 @@ class Trainer(TransformersTrainer):
         broadcast_object_list(found)
         return found[0]
 
+    def figures(self) -> dict[str, float]:
+        """Samples per second and the mean loss of the training so far, over all parts of a resumed one."""
+        counted = self.totals.steps / max(1, self.state.global_step)
+        samples = len(self.train_dataset) * float(self.state.epoch or 0) * counted
+        return {"samples_per_second": samples / self.totals.seconds, "loss": self.totals.mean_loss}
+
     # Checkpoints
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.totals.read()
+        super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if not self.args.should_save:

@@ -130,6 +130,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(recipe, tmp_path):
     resumed = losskit.train(recipe, output=tmp_path / "cut", resume=True)
     assert resumed.before == whole.before
     assert resumed.after == whole.after
+    assert resumed.train["loss"] == pytest.approx(whole.train["loss"])
+    idle = losskit.train(recipe, output=tmp_path / "cut", resume=True)  # there is nothing left to do
+    assert idle.train["loss"] == pytest.approx(whole.train["loss"])
+    assert idle.train["samples_per_second"] == pytest.approx(resumed.train["samples_per_second"], rel=0.5)
     one, other = load_file(whole.path / "model.safetensors"), load_file(resumed.path / "model.safetensors")
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert not list(resumed.path.rglob("training_args.bin"))
@@ -159,6 +163,7 @@ def test_a_finished_run_trains_on(recipe, there):
     longer = losskit.train(recipe, **{"training.epochs": 3}, resume=True)
     assert (there.train["steps"], longer.train["steps"]) == (6, 9)
     assert longer.before == there.before
+    assert longer.train["loss"] < there.train["loss"]
 
 
 def test_a_loss_from_a_file_keeps_what_it_owns(recipe, tmp_path):

@@ -108,6 +108,8 @@ def test_resumed_equals_uninterrupted_exactly(trainer, tmp_path, batch_sampler, 
     resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / f"checkpoint-{stop}"))
     assert resumed.state.global_step == whole.state.global_step == 15
     assert resumed.model.moments == whole.model.moments[stop:]
+    assert resumed.totals.steps == whole.totals.steps == 15
+    assert resumed.totals.mean_loss == pytest.approx(whole.totals.mean_loss)
     assert_same(state(resumed), state(whole))
 
 

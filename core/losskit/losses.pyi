@@ -7,6 +7,7 @@ from losskit_plugins.losses.batch_hard_soft_margin_triplet import (
 )
 from losskit_plugins.losses.batch_hard_triplet import BatchHardTripletLoss as BatchHardTripletLoss
 from losskit_plugins.losses.batch_semi_hard_triplet import BatchSemiHardTripletLoss as BatchSemiHardTripletLoss
+from losskit_plugins.losses.binary_cross_entropy import BinaryCrossEntropyLoss as BinaryCrossEntropyLoss
 from losskit_plugins.losses.contrastive import ContrastiveLoss as ContrastiveLoss
 from losskit_plugins.losses.contrastive_tension import ContrastiveTensionLoss as ContrastiveTensionLoss
 from losskit_plugins.losses.contrastive_tension_in_batch_negatives import (
@@ -14,6 +15,9 @@ from losskit_plugins.losses.contrastive_tension_in_batch_negatives import (
 )
 from losskit_plugins.losses.cosent import CoSENTLoss as CoSENTLoss
 from losskit_plugins.losses.cosine_similarity import CosineSimilarityLoss as CosineSimilarityLoss
+from losskit_plugins.losses.cross_multiple_negatives_ranking import (
+    CrossMultipleNegativesRankingLoss as CrossMultipleNegativesRankingLoss,
+)
 from losskit_plugins.losses.denoising_auto_encoder import DenoisingAutoEncoderLoss as DenoisingAutoEncoderLoss
 from losskit_plugins.losses.distill_kl_div import DistillKLDivLoss as DistillKLDivLoss
 from losskit_plugins.losses.embed_distill import EmbedDistillLoss as EmbedDistillLoss
@@ -22,6 +26,7 @@ from losskit_plugins.losses.global_orthogonal_regularization import (
     GlobalOrthogonalRegularizationLoss as GlobalOrthogonalRegularizationLoss,
 )
 from losskit_plugins.losses.improved_contrastive import ImprovedContrastiveLoss as ImprovedContrastiveLoss
+from losskit_plugins.losses.lambda_loss import LambdaLoss as LambdaLoss
 from losskit_plugins.losses.list_net import ListNetLoss as ListNetLoss
 from losskit_plugins.losses.margin_mse import MarginMSELoss as MarginMSELoss
 from losskit_plugins.losses.mega_batch_margin import MegaBatchMarginLoss as MegaBatchMarginLoss
@@ -33,6 +38,8 @@ from losskit_plugins.losses.multiple_negatives_symmetric_ranking import (
     MultipleNegativesSymmetricRankingLoss as MultipleNegativesSymmetricRankingLoss,
 )
 from losskit_plugins.losses.online_contrastive import OnlineContrastiveLoss as OnlineContrastiveLoss
+from losskit_plugins.losses.rank_net import RankNetLoss as RankNetLoss
+from losskit_plugins.losses.score_mse import ScoreMSELoss as ScoreMSELoss
 from losskit_plugins.losses.softmax import SoftmaxLoss as SoftmaxLoss
 from losskit_plugins.losses.triplet import TripletLoss as TripletLoss
 from losskit_plugins.wrappers.adaptive_layer import AdaptiveLayerLoss as AdaptiveLayerLoss

@@ -102,7 +102,9 @@ def test_raw_texts_come_with_labels_per_row():
 def test_refuses_what_does_not_fit():
     with pytest.raises(LossError, match="similarity: expected None with a cross-encoder, which gives scores itself"):
         ListNetLoss(ToyEncoder("cross-encoder"), similarity="dot")
-    with pytest.raises(LossError, match=r"activation: expected one of identity, sigmoid, tanh, relu, got 'gelu'"):
+    with pytest.raises(
+        LossError, match=r"activation: expected a function, or one of identity, sigmoid, tanh, relu, got 'gelu'"
+    ):
         ListNetLoss(activation="gelu")
     two_outputs = ToyEncoder("cross-encoder", outputs=2)
     with pytest.raises(LossError, match="expected one score per pair, got 2 per pair"):

@@ -119,7 +119,7 @@ class Source(_Section):
     """Where rows come from, and what their columns are called."""
 
     path: FilePath = Field(description="a file, or a folder in BEIR layout")
-    format: Literal["jsonl", "json", "csv", "tsv", "parquet", "beir"] | None = Field(
+    format: Literal["jsonl", "json", "csv", "tsv", "parquet", "svmlight", "beir"] | None = Field(
         None, description="None: by the suffix, also under .gz"
     )
     split: str | None = Field(default=None, description="which judgements of a BEIR folder")

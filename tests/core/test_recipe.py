@@ -149,7 +149,7 @@ class TestRefusals:
             ("data.eval.columns.label={column: s, from: [1, 1]}", "data.eval.columns.label.from: expected two different numbers, got [1, 1]"),
             ("data.eval.columns.label={column: s, to: [0, 2]}", "data.eval.columns.label: expected 'from' beside 'to', got {'column': 's', 'to': [0, 2]}"),
             ("data.eval.columns.anchor=3", "data.eval.columns.anchor: expected a column's name, or a list of names, got 3"),
-            ("data.train.format=xml", "data.train.format: expected 'jsonl', 'json', 'csv', 'tsv', 'parquet' or 'beir', got 'xml'"),
+            ("data.train.format=xml", "data.train.format: expected 'jsonl', 'json', 'csv', 'tsv', 'parquet', 'svmlight' or 'beir', got 'xml'"),
             ("data.train.limit=0", "data.train.limit: expected greater than or equal to 1, got 0"),
             ("data=x", "data: expected a map with train, eval, got 'x'"),
             ("training.epochs=two", "training.epochs: expected a valid number, got 'two'"),

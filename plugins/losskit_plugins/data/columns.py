@@ -11,7 +11,7 @@ from losskit.card import Format, split_input
 from losskit.errors import DataError, did_you_mean
 from losskit.recipe import LabelColumn
 
-from .labels import PARSERS, Scaling, class_names, number, plain
+from .labels import PARSERS, Scaling, class_names, feature_rows, number, plain
 
 __all__ = ["LABEL_COLUMNS", "Column", "Label", "Match", "match"]
 
@@ -26,19 +26,21 @@ Mapped = Mapping[str, str | Sequence[str] | LabelColumn]
 
 @dataclass(frozen=True)
 class Column:
-    """One column of texts.
+    """One column of texts, or of lists of documents that are rows of features.
 
     Args:
         input: the card's input, "negative".
         name: numbered where the input is repeated, "negative_2".
         data: what the data calls it.
-        many: it holds a list of texts per row.
+        many: it holds a list per row.
+        features: of that list each document is a list of numbers, and no text.
     """
 
     input: str
     name: str
     data: str
     many: bool = False
+    features: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Match:
             DataError: a value that is missing, of the wrong type, not finite or out of range.
         """
         values: dict[str, Any] = {
-            column.data: self._texts(column, row.get(column.data), place) for column in self.columns
+            column.data: self._documents(column, row.get(column.data), place) for column in self.columns
         }
         if self.label is not None:
             raw = row.get(self.label.data)
@@ -161,7 +163,12 @@ class Match:
         except ValueError as error:
             raise DataError(f"{self.where}, column {self.label.data!r}", expected=str(error), got="both") from None
 
-    def _texts(self, column: Column, value: Any, place: str) -> str | list[str]:
+    def _documents(self, column: Column, value: Any, place: str) -> str | list[Any]:
+        if column.features:
+            try:
+                return feature_rows(value)
+            except ValueError as error:
+                raise self._refusal(column.data, place, str(error), value) from None
         if not column.many:
             if not isinstance(value, str):
                 raise self._refusal(column.data, place, "a text", value)
@@ -290,7 +297,8 @@ def _attempt(wanted: Format, look_up: _LookUp, where: str, sample: Sequence[Mapp
             missing.append(name)
         for offset, data in enumerate(found):
             name = base if index is None else f"{base}_{index + offset}"
-            columns.append(Column(base, name, data, _holds_lists(base, data, sample)))
+            lists = _holds_lists(base, data, sample)
+            columns.append(Column(base, name, data, lists, lists and _holds_features(data, sample)))
     label = _label(wanted.labels, look_up)
     if label is None and wanted.labels != "none":
         missing.append("label")
@@ -307,6 +315,11 @@ def _attempt(wanted: Format, look_up: _LookUp, where: str, sample: Sequence[Mapp
 
 def _holds_lists(base: str, data: str, sample: Sequence[Mapping[str, Any]]) -> bool:
     return base == "documents" or any(isinstance(plain(row.get(data)), list | tuple) for row in sample[:1])
+
+
+def _holds_features(data: str, sample: Sequence[Mapping[str, Any]]) -> bool:
+    documents = plain(sample[0].get(data)) if sample else None
+    return isinstance(documents, list | tuple) and len(documents) > 0 and isinstance(plain(documents[0]), list | tuple)
 
 
 def _label(kind: str, look_up: _LookUp) -> Label | None:

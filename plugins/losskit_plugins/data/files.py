@@ -202,6 +202,8 @@ def _features(matched: Match, first: dict[str, Any]) -> Any:
 def _texts(column: Column) -> Any:
     from datasets import List, Value
 
+    if column.features:
+        return List(List(Value("float32")))
     return List(Value("string")) if column.many else Value("string")
 
 

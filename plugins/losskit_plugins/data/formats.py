@@ -1,4 +1,4 @@
-"""Rows of files: jsonl, json, csv, tsv and parquet, each also gzipped; no torch, no `datasets`."""
+"""Rows of files: jsonl, json, csv, tsv, parquet and svmlight, each also gzipped; no torch, no `datasets`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Any, BinaryIO, NoReturn
 
 from losskit.errors import DataError, brief
 
+from .svmlight import read_lists
+
 __all__ = ["READERS", "SUFFIXES", "Row", "check_file", "format_of", "read_rows"]
 
 Row = tuple[str, Mapping[str, Any]]
@@ -26,6 +28,8 @@ SUFFIXES = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
+    ".svm": "svmlight",
+    ".svmlight": "svmlight",
 }
 
 
@@ -44,7 +48,7 @@ def format_of(path: Path, given: str | None = None) -> str:
     if not suffixes or suffixes[-1] not in SUFFIXES:
         raise DataError(
             str(path), expected=f"a suffix among {', '.join(SUFFIXES)}, also with .gz", got=path.name,
-            fix="say format: jsonl, json, csv, tsv or parquet",
+            fix="say format: jsonl, json, csv, tsv, parquet or svmlight",
         )  # fmt: skip
     return SUFFIXES[suffixes[-1]]
 
@@ -210,6 +214,11 @@ def _parquet(path: Path, stream: BinaryIO) -> Iterator[Row]:
         _damaged(path, error)
 
 
+def _svmlight(path: Path, stream: BinaryIO) -> Iterator[Row]:
+    with _text(stream) as lines:
+        yield from read_lists(path, lines)
+
+
 def _damaged(path: Path, error: Exception) -> NoReturn:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     raise DataError(str(path), expected="a parquet file", got=f"a damaged one ({reason})") from None
@@ -221,4 +230,5 @@ READERS: dict[str, Callable[[Path, BinaryIO], Iterator[Row]]] = {
     "csv": _csv,
     "tsv": _tsv,
     "parquet": _parquet,
+    "svmlight": _svmlight,
 }

@@ -1,4 +1,4 @@
-"""Labels: which values each kind takes, and the tensor that a loss gets."""
+"""Which values each kind of label takes, and rows of features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["PARSERS", "Scaling", "class_names", "number", "plain"]
+__all__ = ["PARSERS", "Scaling", "class_names", "feature_rows", "number", "plain"]
 
 
 @dataclass(frozen=True)
@@ -142,3 +142,22 @@ def class_names(values: Sequence[int | str]) -> tuple[str, ...] | None:
     if kinds == {int} or all(str(value).isascii() and str(value).isdigit() for value in values):
         return None
     return tuple(sorted(set(map(str, values))))
+
+
+def feature_rows(value: Any) -> list[list[float]]:
+    """The documents of a list as rows of features, in float32.
+
+    Raises:
+        ValueError: no list of lists of finite numbers, all of one length and none empty.
+
+    >>> feature_rows([[1, 2], [0.5, 3]])
+    [[1.0, 2.0], [0.5, 3.0]]
+    """
+    try:
+        with np.errstate(over="ignore"):
+            rows = np.asarray(value, np.float32)
+    except (TypeError, ValueError):
+        rows = np.empty(0, np.float32)
+    if rows.ndim != 2 or not rows.size or not np.isfinite(rows).all():
+        raise ValueError("a list of documents, each a list of finite numbers, all of one length")
+    return rows.tolist()

@@ -47,7 +47,7 @@ WRITERS = {"jsonl": write_jsonl, "json": write_json, "csv": write_csv, "tsv": wr
 
 
 def test_every_format_is_written_here():
-    assert WRITERS.keys() == READERS.keys()
+    assert READERS.keys() - WRITERS.keys() == {"svmlight"}  # which has rows of its own, see test_svmlight.py
 
 
 def refusal(path, text, name="data.jsonl"):

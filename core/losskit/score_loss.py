@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,15 @@ from .math.reduce import masked_mean, mean_over_rows
 from .output import Output
 from .protocols import Similarity
 
-__all__ = ["ACTIVATIONS", "Activation", "ScoreLoss", "activated", "check_activation", "list_weights"]
+__all__ = [
+    "ACTIVATIONS",
+    "Activation",
+    "ScoreLoss",
+    "ScoredLists",
+    "activated",
+    "check_activation",
+    "list_weights",
+]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda scores: scores,
@@ -51,6 +59,24 @@ def activated(activation: Activation, scores: Tensor) -> Tensor:
     tensor([0., 2.])
     """
     return ACTIVATIONS[activation](scores) if isinstance(activation, str) else activation(scores)
+
+
+class ScoredLists(NamedTuple):
+    """Scored lists, padded to [q, n].
+
+    Args:
+        scores: [q, n].
+        labels: [q, n]; for margins [q, n - 1].
+        where: [q, n], True where there is a document; None: everywhere.
+        counts: how many documents each list has, on the host; None: n of them, or not known there.
+        weights: the sample weight of each list, [q], if there are any.
+    """
+
+    scores: Tensor
+    labels: Tensor
+    where: Tensor | None = None
+    counts: tuple[int, ...] | None = None
+    weights: Tensor | None = None
 
 
 class ScoreLoss(Loss):
@@ -146,16 +172,23 @@ class ScoreLoss(Loss):
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:
         """Score the tuples `rows`, and hand them to `per_document`, or with lists padded to `per_query` or `score`."""
         assert labels is not None
-        picked = [column[rows] for column in columns]
         if self._by_document:
+            picked = [column[rows] for column in columns]
             scores = self._unpadded(picked, self.scale)
             wanted = _unpadded_labels(labels, columns, rows).view_as(scores)
             return mean_over_rows(self.per_document(scores, wanted), _document_weights(picked))
-        scores, where = self.scores(picked, self.scale)
-        padded = _padded_labels(labels, columns, rows)
+        scores, padded, where, _, weights = self.scored(columns, labels, rows)
         if not self.uses_weights:
             return self.score(scores, padded, torch.ones_like(scores, dtype=torch.bool) if where is None else where)
-        return mean_over_rows(self.per_query(scores, padded, where), list_weights(picked[0]))
+        return mean_over_rows(self.per_query(scores, padded, where), weights)
+
+    def scored(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> ScoredLists:
+        """The scores and labels of the tuples `rows`, padded: what a loss reads that writes its own `compute`."""
+        assert labels is not None
+        picked = [column[rows] for column in columns]
+        scores, where = self.scores(picked, self.scale)
+        counts = None if where is None else picked[-1].lists
+        return ScoredLists(scores, _padded_labels(labels, columns, rows), where, counts, list_weights(picked[0]))
 
     def scores(self, columns: Sequence[Output], scale: float = 1.0) -> tuple[Tensor, Tensor | None]:
         """The scores of lists, padded to [q, n], and where there is one; None: everywhere.

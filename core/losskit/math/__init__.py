@@ -1,4 +1,4 @@
-"""The mathematics that losses share: tiled scoring, cosines, ragged lists, safe reductions."""
+"""The mathematics that losses share: tiled scoring, cosines, ragged lists and their ranks, safe reductions."""
 
 from .contrastive import Block, softmax_cross_entropy
 from .cosine import normalize
@@ -7,11 +7,14 @@ from .once import differentiable_once
 from .pairs import pairwise_angle, pairwise_cosine, pairwise_distance, pairwise_dot
 from .precision import full_precision, promoted
 from .products import inner_products
+from .ranked import average_ranks, descending, ordered_pairs, over_lists
 from .reduce import masked_log_softmax, masked_mean, masked_softmax, mean_over_rows
 from .tiles import found_scores, over_tiles, tiles
 
 __all__ = [
     "Block",
+    "average_ranks",
+    "descending",
     "differentiable_once",
     "found_scores",
     "full_precision",
@@ -22,6 +25,8 @@ __all__ = [
     "masked_softmax",
     "mean_over_rows",
     "normalize",
+    "ordered_pairs",
+    "over_lists",
     "over_tiles",
     "pad_lists",
     "pairwise_angle",

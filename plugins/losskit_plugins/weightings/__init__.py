@@ -1,0 +1,1 @@
+"""Weightings of document pairs, one file each."""

@@ -88,10 +88,11 @@ def training_arguments(training: Training, checkpoints: Path) -> TrainingArgumen
         checkpoints: where checkpoints go.
 
     Raises:
-        RecipeError: an unknown name, or a value that transformers refuses.
+        RecipeError: an unknown name, a value that transformers refuses, or reports to what is not installed.
     """
     import torch
     from transformers import TrainingArguments
+    from transformers.integrations import get_reporting_integration_callbacks
 
     given = _given(training)
     defaults: dict[str, Any] = {
@@ -102,10 +103,20 @@ def training_arguments(training: Training, checkpoints: Path) -> TrainingArgumen
         "use_cpu": not torch.accelerator.is_available(),
     }
     try:
-        return TrainingArguments(output_dir=str(checkpoints), **(defaults | given))
+        arguments = TrainingArguments(output_dir=str(checkpoints), **(defaults | given))
     except (ValueError, TypeError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RecipeError("training", expected="arguments that transformers accepts", got=reason) from error
+        raise _refusal("training", "arguments that transformers accepts", error) from error
+    try:
+        for reporter in get_reporting_integration_callbacks(arguments.report_to):
+            reporter()  # as the trainer will, after all that is loaded first
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise _refusal("training.report_to", "services whose packages are installed", error) from error
+    return arguments
+
+
+def _refusal(option: str, expected: str, error: Exception) -> RecipeError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return RecipeError(option, expected=expected, got=reason)
 
 
 def _given(training: Training) -> dict[str, Any]:

@@ -46,6 +46,17 @@ def test_what_transformers_refuses_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("services", "said"), [("wandb", "WandbCallback requires wandb"), (["no-such"], "no-such is not supported")]
+)
+def test_reports_to_what_is_not_installed_are_refused(services, said, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_wandb_available", lambda: False)
+    with pytest.raises(
+        RecipeError, match=rf"^training.report_to: expected services whose packages are .*, got .*{said}"
+    ):
+        training_arguments(Training(report_to=services), tmp_path)
+
+
+@pytest.mark.parametrize(
     ("name", "value", "message"),
     [
         ("bf16", "maybe", "training.bf16: expected bool, got 'maybe'"),

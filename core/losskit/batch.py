@@ -46,7 +46,7 @@ def preprocess(
     names = [split_input(name)[0] for name in inputs] or ["text"] * len(columns)
     prompts = prompts or {}
     if encoder.family == "cross-encoder":
-        pairs, lists = loss.pairs(columns, loss.drawn)
+        pairs, lists = loss.drawn_pairs(columns)
         prompt = next((prompts[key] for key in (*names, *map(_role, names)) if key in prompts), None)
         features = [encoder.preprocess(pairs, prompt=prompt)]
         features[0]["lists"] = lists

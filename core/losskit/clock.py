@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -32,8 +34,21 @@ class Clock:
         tensor([True])
         """
         moment = (self.seed, "evaluation") if micro_batch is None else (self.seed, self.step, micro_batch)
-        digest = hashlib.blake2b(repr((*moment, path)).encode(), digest_size=8).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+        return _seeded(*moment, path)
+
+    def generator_for(self, columns: Sequence[Any], path: str) -> torch.Generator:
+        """A generator on the CPU for the component at `path` that forms pairs of columns of texts, at any step.
+
+        >>> a, b = (Clock(step=step).generator_for([["a text"], ["another"]], "") for step in (0, 3))
+        >>> torch.rand(1, generator=a) == torch.rand(1, generator=b)
+        tensor([True])
+        """
+        return _seeded(self.seed, [list(column) for column in columns], path)
+
+
+def _seeded(*what: Any) -> torch.Generator:
+    digest = hashlib.blake2b(repr(what).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 @dataclass

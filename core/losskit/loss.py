@@ -123,7 +123,10 @@ class Loss(nn.Module):
         check_values(type(self).__name__, self.formats, labels)
 
     def pairs(self, columns: Sequence[Any], drawn: Any = None) -> tuple[list[tuple[str, str]], tuple[int, ...]]:
-        """The (query, document) pairs that a cross-encoder scores for columns of texts, and how many a row has."""
+        """The (query, document) pairs that a cross-encoder scores for columns of texts, and how many a row has.
+
+        `drawn` is what `draw` gave for the sizes of these columns.
+        """
         return query_document_pairs(columns)
 
     # What it is asked
@@ -337,6 +340,22 @@ class Loss(nn.Module):
             self._scorer = chosen, registry.get("similarity", chosen).load()()
         return self._scorer[1]
 
+    def drawn_pairs(self, columns: Sequence[Any]) -> tuple[list[tuple[str, str]], tuple[int, ...]]:
+        """`pairs` of columns of texts, given draws that follow from the seed and these texts.
+
+        So a batch has the same pairs whichever process forms them, after a resume too; `drawn` stays as it is.
+        """
+        drawing = [(path, loss) for path, loss in self.tree() if type(loss).draw is not Loss.draw]
+        before = [loss.drawn for _, loss in drawing]
+        try:
+            for path, loss in drawing:
+                generator = self._moment.clock.generator_for(columns, path)
+                loss.drawn = loss.draw(generator, [len(column) for column in columns])
+            return self.pairs(columns, self.drawn)
+        finally:
+            for (_, loss), drawn in zip(drawing, before, strict=True):
+                loss.drawn = drawn
+
     def owned_linear(self, outputs: int, *, vectors: int = 1, dimension: int | None = None) -> nn.Linear:
         """A layer over embeddings that this loss owns: where the model is, in its precision but float32 at least.
 
@@ -473,10 +492,9 @@ class Loss(nn.Module):
             LossError: the batch does not fit. No TypeError leaves here: some trainers would call again.
         """
         try:
-            raw = is_raw(inputs)
-            read = [unload(each) for each in (self._tokenised(inputs, prompt) if raw else inputs)]
+            read = [unload(each) for each in (self._tokenised(inputs, prompt) if is_raw(inputs) else inputs)]
             columns = self._encoded([features for features, _ in read], [riders for _, riders in read])
-            return self._stage(columns, _flat_labels(type(self).__name__, labels), drawn=raw)
+            return self._stage(columns, _flat_labels(type(self).__name__, labels))
         except LosskitError:
             raise
         except TypeError as error:
@@ -487,7 +505,7 @@ class Loss(nn.Module):
         columns = [Output(embedding) for embedding in embeddings]
         return self._stage(columns, _flat_labels(type(self).__name__, labels))
 
-    def _stage(self, columns: list[Output], labels: Tensor | None, drawn: bool = False) -> Value:
+    def _stage(self, columns: list[Output], labels: Tensor | None) -> Value:
         """From records to the loss: gathering, draws, memory, and the rows in slices."""
         training, alone = self._trains(), world_size() == 1
         self._check(columns, labels)
@@ -499,8 +517,7 @@ class Loss(nn.Module):
             rows = whole.rows if self.row_wise else slice(0, sum(whole.tuples))
         if training:
             self.check_idle(own, len(columns), labels)
-        if not drawn:
-            self._draw(training, [column.tuples for column in columns])
+        self._draw(training, [column.tuples for column in columns])
         if training:
             detached = [column.map(torch.Tensor.detach) for column in columns] if self.observers else []
             for observer in self.observers:
@@ -514,7 +531,6 @@ class Loss(nn.Module):
 
     def _tokenised(self, inputs: Sequence[Any], prompt: str | None) -> list[Features]:
         """The features of columns of raw texts, where the model is."""
-        self._draw(self._trains(), [len(column) for column in inputs])
         made = preprocess(self, inputs, prompts=None if prompt is None else {"text": prompt})
         device = next(self.model.parameters()).device
         return [move(features, device) for features in made]

@@ -80,9 +80,13 @@ def order(subject: Subject) -> None:
     """The order of rows does not matter."""
     loss = subject.build()
     expected = forward(subject, loss)
-    if any(isinstance(part.drawn, Tensor) for _, part in loss.tree()):
-        raise NotApplicable("its draws belong to rows")
     rows = list(range(subject.batch.rows))
+    drawn = [part.drawn for _, part in loss.tree()]
+    if subject.family == "cross-encoder":  # pairs are drawn before, given as many columns as there are of texts
+        sizes = [len(rows)] * len(subject.batch.columns)
+        drawn += [part.draw(torch.Generator(), sizes) for _, part in loss.tree()]
+    if any(isinstance(each, Tensor) for each in drawn):
+        raise NotApplicable("its draws belong to rows")
     for permuted in (rows[::-1], rows[2:] + rows[:2]):
         got = forward(subject, subject.build(), subject.batch.take(permuted))
         require_equal(f"rows in the order {permuted}", expected, got)

@@ -38,7 +38,9 @@ class Encoder(Protocol):
     features are not indexed by item; `lengths(features)` where positions count although `attention_mask`
     hides them; `padding`, a mapping of feature names to their padding value; `decode(features)` to texts;
     `tokenizer` with a method `get_vocab()`, and `max_length` in tokens, by which a guide reads the same features;
-    `transformer`, the model of transformers inside; `get_config_dict()`, the options that build it again, None
+    `transformer`, the model of transformers inside; `fit_inputs(pairs)` of a cross-encoder, called once before the
+    training with all (query, document) pairs, of what its inputs determine; `usage`, a line of Python that calls
+    `model.encode`, for the model card; `get_config_dict()`, the options that build it again, None
     where it was made of objects: a loss's configuration holds them with its name, else its name alone.
     """
 

@@ -26,11 +26,12 @@ _MODEL_TYPES = {
 def load(path: str | Path) -> Encoder:
     """Load the encoder saved in a model folder; `.encode(texts)` serves any of them.
 
-    The recipe saved beside the model says which encoder reads it, else its sentence-transformers configuration
-    does, else the architecture: a sequence classifier is a cross-encoder, anything else a dense encoder.
+    The recipe saved beside the model says which encoder reads it, else its configuration does: `model_type` of
+    sentence-transformers, or `losskit_encoder`, the name of an encoder with a format of its own. Else the architecture
+    does: a sequence classifier is a cross-encoder, anything else a dense encoder.
 
     Args:
-        path: a folder in the format of sentence-transformers or transformers.
+        path: a folder in the format of sentence-transformers or transformers, or with such a name in its config.json.
 
     Raises:
         ModelError: no such folder, or one that holds no model.
@@ -75,7 +76,14 @@ def _from_config(folder: Path) -> str:
             known = ", ".join(_MODEL_TYPES)
             raise ModelError(f"model_type in {folder / _CONFIGS[0]}", expected=f"one of {known}", got=repr(model_type))
         return _MODEL_TYPES[model_type]
-    architectures = _json(folder / "config.json").get("architectures") or []
+    config = _json(folder / "config.json")
+    named = config.get("losskit_encoder")
+    if named is not None:
+        if not isinstance(named, str) or is_target(named):
+            where = f"losskit_encoder in {folder / 'config.json'}"
+            raise ModelError(where, expected="the name of a registered encoder", got=repr(named))
+        return named
+    architectures = config.get("architectures") or []
     # A folder with modules.json pools embeddings, whatever its transformer was trained as.
     classifies = any(str(name).endswith("ForSequenceClassification") for name in architectures)
     return "cross-encoder" if classifies and not (folder / "modules.json").is_file() else "dense"

@@ -55,6 +55,8 @@ def model(site, tmp_path):
         ({"config_json": {"architectures": ["BertModel"]}}, "lk-dense"),
         ({"config_json": {}}, "lk-dense"),
         ({"config_json": {"architectures": ["BertForSequenceClassification"]}, "modules_json": []}, "lk-dense"),
+        ({"config_json": {"losskit_encoder": "mine"}}, "lk-mine"),
+        ({"config_json": {"losskit_encoder": "dense"}, "recipe_yaml": "encoder: mine"}, "lk-mine"),
         ({"config_json": {}, "recipe_yaml": "encoder: {name: mine, model: x}"}, "lk-mine"),
         ({"config_json": {}, "recipe_yaml": "encoder: mine"}, "lk-mine"),
         ({"config_json": {}, "recipe_yaml": "encoder: lk-mine/mine"}, "lk-mine"),
@@ -85,6 +87,8 @@ def test_an_encoder_of_no_plugin_is_named(model) -> None:
             {"config_sentence_transformers_json": {"model_type": "Other"}},
             "one of SentenceTransformer.*'Other'",
         ),
+        ({"config_json": {"losskit_encoder": "lk_mine:Enc"}}, "expected the name of a registered encoder, got 'lk_mi"),
+        ({"config_json": {"losskit_encoder": 1}}, "config.json: expected the name of a registered encoder, got 1"),
         ({"config_json": {}, "recipe_yaml": "a: [\n"}, "recipe.yaml: expected YAML"),
     ],
 )

@@ -69,7 +69,7 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     texts = list(texts)
     for position, text in enumerate(texts):
         if not isinstance(text, str):
-            raise DataError(f"text {position + 1} of {len(texts)}", expected="a string", got=repr(text))
+            raise DataError(f"text {position + 1} of {len(texts)}", expected="a string", got=_short(text))
     return texts
 
 
@@ -85,10 +85,15 @@ def check_pairs(pairs: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
     for position, pair in enumerate(pairs):
         if not _is_pair(pair):
             raise DataError(
-                f"pair {position + 1} of {len(pairs)}", expected="(query, document), both strings", got=repr(pair)
+                f"pair {position + 1} of {len(pairs)}", expected="(query, document), both strings", got=_short(pair)
             )
     return [(query, document) for query, document in pairs]
 
 
 def _is_pair(pair: object) -> bool:
     return isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

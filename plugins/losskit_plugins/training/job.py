@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -192,6 +192,8 @@ class Job:
             matched = match_training(source, loss.formats, self.checked.loss.spec.name)
         rows, matched = read_training(source, matched, self.recipe.seed)
         logger.info("%d rows of %s: %s", len(rows), self.shown.data.train.path, matched.summary())
+        if isinstance(loss, Loss):
+            _fit_inputs(loss.encoder, rows, matched)
         return Trainer(
             loss=loss,
             train_dataset=rows,
@@ -251,6 +253,15 @@ class Job:
         if self.recipe.data.eval is not None:
             rows["eval"] = len(peek(self.recipe.data.eval, count=sys.maxsize).rows)
         write_results(trainer, self.shown, metrics, data, rows, self.workspace)
+
+
+def _fit_inputs(encoder: Encoder, rows: Iterable[Mapping[str, Any]], matched: Match) -> None:
+    """Let a cross-encoder that measures its inputs see those of all rows."""
+    from losskit.batch import query_document_pairs
+
+    fit = getattr(encoder, "fit_inputs", None)
+    if fit is not None and encoder.family == "cross-encoder":
+        fit(pair for row in rows for pair in query_document_pairs([[row[each.data]] for each in matched.columns])[0])
 
 
 def choose_execution(encoder: Encoder) -> Execution:

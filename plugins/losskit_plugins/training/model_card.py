@@ -40,6 +40,7 @@ def model_card(
     recipe: Recipe,
     metrics: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    incumbent: bool = True,
 ) -> str:
     """A model card in Markdown.
 
@@ -50,16 +51,17 @@ def model_card(
         recipe: filled in.
         metrics: as in metrics.json.
         provenance: as in provenance.json.
+        incumbent: whether sentence-transformers opens the folder.
     """
     losses = [type(each).__name__ for _, each in loss.tree()] if isinstance(loss, Loss) else [type(loss).__name__]
     family = encoder.family
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     return environment.from_string(_template()).render(
-        front_matter=_front_matter(family, losses, recipe),
+        front_matter=_front_matter(family, losses, recipe, incumbent),
         title=name,
-        summary=_summary(family, encoder.dimension, losses, recipe),
-        usage=USAGE[family],
-        incumbent=INCUMBENT[family],
+        summary=_summary(encoder, losses, recipe, incumbent),
+        usage=getattr(encoder, "usage", USAGE[family]),
+        incumbent=INCUMBENT[family] if incumbent else "",
         metrics=rows_of_metrics(metrics["before"], metrics["after"]),
         train=metrics["train"],
         data=[(part, each["rows"], file) for part, each in provenance["data"].items() for file in each["files"]],
@@ -74,21 +76,27 @@ def _template() -> str:
     return files("losskit_plugins.training").joinpath("model_card.md.jinja").read_text(encoding="utf-8")
 
 
-def _front_matter(family: str, losses: list[str], recipe: Recipe) -> str:
+def _front_matter(family: str, losses: list[str], recipe: Recipe, incumbent: bool) -> str:
     base = _base(recipe)
-    entries: dict[str, Any] = {
-        "library_name": "sentence-transformers",
-        "pipeline_tag": TASKS.get(family, "feature-extraction"),
-        "tags": ["sentence-transformers", "losskit", family, *(f"loss:{name}" for name in losses)],
-    }
+    tags = ["losskit", family, *(f"loss:{name}" for name in losses)]
+    entries: dict[str, Any] = {"library_name": "losskit", "tags": tags}
+    if incumbent:
+        entries = {
+            "library_name": "sentence-transformers",
+            "pipeline_tag": TASKS.get(family, "feature-extraction"),
+            "tags": ["sentence-transformers", *tags],
+        }
     # The hub shows where a model comes from, if the name can be one of the hub's and not a folder's.
     if base is not None and base.count("/") == 1 and not Path(base).exists() and not base.startswith((".", "/")):
         entries["base_model"] = base
     return yaml.safe_dump(entries, sort_keys=False)
 
 
-def _summary(family: str, dimension: int | None, losses: list[str], recipe: Recipe) -> str:
+def _summary(encoder: Encoder, losses: list[str], recipe: Recipe, incumbent: bool) -> str:
+    family, dimension = encoder.family, encoder.dimension
     kind = "cross-encoder" if family == "cross-encoder" else f"{family} text encoder"
+    if not incumbent:
+        kind = f"model of class `{type(encoder).__name__}`"
     width = f" of {dimension} dimensions" if dimension is not None and family != "cross-encoder" else ""
     wrapped = " around ".join(f"`{name}`" for name in losses)
     start = f" from `{base}`" if (base := _base(recipe)) else ""

@@ -47,6 +47,12 @@ def write_results(
     write_json(folder / "provenance.json", origin)
     draw_curves(trainer.state.log_history, metrics["before"], metrics["after"], folder / "curves.png")
     card = model_card(
-        name=workspace.output.name, encoder=encoder, loss=loss, recipe=recipe, metrics=metrics, provenance=origin
+        name=workspace.output.name,
+        encoder=encoder,
+        loss=loss,
+        recipe=recipe,
+        metrics=metrics,
+        provenance=origin,
+        incumbent=(folder / "config_sentence_transformers.json").is_file(),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Metrics of an encoder on evaluation data: spearman, ndcg@10, mrr@10, recall@10, accuracy."""
+"""Metrics of an encoder on evaluation data: spearman, ndcg@10, ndcg-exp@10, mrr@10, recall@10, accuracy."""
 
 from .classed_texts import ClassedTexts
 from .evaluate import GROUPS, Task, evaluate, read_evaluation

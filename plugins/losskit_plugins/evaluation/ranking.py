@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import ir_measures
 import numpy as np
@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from losskit.errors import DataError
 
-__all__ = ["MEASURES", "TOP", "mean_ndcg", "mean_reciprocal_rank", "measure", "top"]
+__all__ = [
+    "LARGEST_LABEL",
+    "MEASURES",
+    "TOP",
+    "exponential_gain",
+    "mean_ndcg",
+    "mean_reciprocal_rank",
+    "measure",
+    "top",
+]
 
 TOP = 10
 MEASURES = {
@@ -19,6 +28,10 @@ MEASURES = {
     "mrr@10": ir_measures.RR @ TOP,
     "recall@10": ir_measures.R @ TOP,
 }
+
+
+LARGEST_LABEL = 1000
+"""The highest label whose exponential gain a float holds, also ten of them."""
 
 
 def top(scores: NDArray[np.float32], relevance: Mapping[int, float], count: int = TOP) -> list[int]:
@@ -64,23 +77,35 @@ def measure(
     return {name: float(found[MEASURES[name]]) for name in names}
 
 
-def mean_ndcg(lists: Sequence[Sequence[float]], count: int = TOP) -> float:
-    """Mean over lists of sum_r rel_r / log2(r + 1), over the first `count`, divided by its highest value.
+def exponential_gain(relevance: float) -> float:
+    """2^relevance - 1: the gain of graded labels in learning to rank.
+
+    >>> exponential_gain(3.0)
+    7.0
+    """
+    return math.exp2(relevance) - 1
+
+
+def mean_ndcg(
+    lists: Sequence[Sequence[float]], count: int = TOP, gain: Callable[[float], float] = lambda relevance: relevance
+) -> float:
+    """Mean over lists of sum_r gain(rel_r) / log2(r + 1), over the first `count`, divided by its highest value.
 
     Unlike `measure` it takes relevances that are no integers. Lists without anything relevant are left out.
 
     Args:
         lists: per query the relevances as ranked, best first.
         count: how deep.
+        gain: of a relevance.
 
     >>> round(mean_ndcg([[0.0, 1.0]]), 4)
     0.6309
     """
 
-    def gain(relevances: Sequence[float]) -> float:
-        return sum(value / math.log2(rank + 1) for rank, value in enumerate(relevances[:count], start=1))
+    def dcg(relevances: Sequence[float]) -> float:
+        return sum(gain(value) / math.log2(rank + 1) for rank, value in enumerate(relevances[:count], start=1))
 
-    return float(np.mean([gain(each) / gain(sorted(each, reverse=True)) for each in _relevant(lists)]))
+    return float(np.mean([dcg(each) / dcg(sorted(each, reverse=True)) for each in _relevant(lists)]))
 
 
 def mean_reciprocal_rank(lists: Sequence[Sequence[float]], count: int = TOP) -> float:

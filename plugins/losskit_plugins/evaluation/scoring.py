@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from losskit import Encoder, Output, get
 from losskit.errors import DataError, ModelError
+from losskit_plugins.encoders.inference import check_texts
 
 __all__ = ["Embedded", "Scorer"]
 
@@ -77,8 +78,8 @@ class Scorer:
                     "evaluation", expected="a cross-encoder with one score per pair", got=f"{scores.shape[1]} classes"
                 )
             return _finite(scores.astype(np.float32))
-        first, place_a = _unique(a)
-        second, place_b = _unique(b)
+        first, place_a = _unique(check_texts(a))
+        second, place_b = _unique(check_texts(b))
         left, right = self.embed(first, roles[0]), self.embed(second, roles[1])
         found = [
             self._similarity.pairwise(_taken(left, place_a[rows]), _taken(right, place_b[rows])).numpy()

@@ -82,6 +82,15 @@ class TestEveryFamily:
         with pytest.raises(DataError, match="expected a document with a label above 0"):
             evaluate(encoder, RankedLists(["n"], [["e"]], [[0.0]]))
 
+    def test_exponential_gain_where_it_is_asked_for(self, encoder):
+        data = RankedLists(["n", "e"], [["e", "ne", "s"], ["n", "e"]], [[3.0, 1.0, 0.5], [0.0, 0.0]])
+        # The first list is ranked ne, e, s: labels 1, 3, 0.5; the second has nothing relevant.
+        gains = [2**1 - 1, 2**3 - 1, 2**0.5 - 1]
+        found = sum(gain / math.log2(rank) for rank, gain in enumerate(gains, start=2))
+        best = sum(gain / math.log2(rank) for rank, gain in enumerate(sorted(gains, reverse=True), start=2))
+        assert evaluate(encoder, data, ["ndcg-exp@10"]) == {"ndcg-exp@10": pytest.approx(found / best)}
+        assert evaluate(encoder, data).keys() == {"ndcg@10", "mrr@10"}
+
 
 @pytest.mark.parametrize("encoder", EVERY_FAMILY[:2], ids=lambda each: each.family)
 class TestRetrieval:
@@ -196,6 +205,19 @@ class TestRefusals:
         encoder = Compass("cross-encoder", scores=lambda *_: [0.1, 0.9])
         with pytest.raises(DataError, match="expected a cross-encoder with one score per pair, got 2 classes"):
             evaluate(encoder, ScoredPairs(["n", "n"], ["e", "s"], [0.0, 1.0]))
+
+    def test_labels_too_large_for_the_exponential_gain(self):
+        data = RankedLists(["n"], [["e", "s"]], [[1001.0, 0.0]])
+        assert evaluate(Compass(), data, ["ndcg@10"]) == {"ndcg@10": 1.0}
+        with pytest.raises(
+            DataError, match=r"labels for ndcg-exp@10: expected numbers up to 1000, got 1001\. Fix: take"
+        ):
+            evaluate(Compass(), data, ["ndcg-exp@10"])
+
+    def test_features_where_texts_are_embedded(self):
+        data = RankedLists(["n"], [[[1.0, 2.0], [0.0, 1.0]]], [[1.0, 0.0]])
+        with pytest.raises(DataError, match=r"text 1 of 2: expected a string, got \[1\.0, 2\.0\]"):
+            evaluate(Compass(), data)
 
     def test_metrics(self):
         data = ScoredPairs(["n", "n"], ["e", "s"], [0.0, 1.0])

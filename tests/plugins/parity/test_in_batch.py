@@ -24,6 +24,7 @@ from losskit.testing import ToyEncoder, differentiate, require_equal
 from losskit_plugins.losses.gist import GISTEmbedLoss
 from losskit_plugins.losses.improved_contrastive import ImprovedContrastiveLoss
 from losskit_plugins.losses.mega_batch_margin import MegaBatchMarginLoss
+from losskit_plugins.losses.multiple_negatives_ranking import MultipleNegativesRankingLoss
 from losskit_plugins.losses.multiple_negatives_symmetric_ranking import MultipleNegativesSymmetricRankingLoss
 
 original = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
@@ -178,6 +179,38 @@ def test_float32_is_as_near_to_the_truth(name, rows):
     require_as_near(*PAIRS[name], rows=rows)
 
 
+def errors(loss, columns, truth):
+    """Of the value and of the gradient, by what is true."""
+    found = on(loss, [column.clone().requires_grad_() for column in columns])
+    pairs = [torch.cat([gradient.double().flatten() for gradient in each.gradients]) for each in (found, truth)]
+    apart, largest = (pairs[0] - pairs[1]).abs().max(), pairs[1].abs().max()
+    return float((found.value.double() - truth.value).abs() / truth.value), float(apart / largest)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["gist", "ranking", "symmetric"])
+def test_half_precision_costs_ours_its_rounding_and_the_original_the_gradient(name, dtype):
+    """Of a nearly solved batch: of embeddings in half precision for GIST, under autocast for the others."""
+    theirs, ours = {
+        "gist": (Guided(original_gist(True, temperature=0.05)), Guided(GISTEmbedLoss(None, GUIDE, temperature=0.05))),
+        "ranking": (original.MultipleNegativesRankingLoss(None), MultipleNegativesRankingLoss()),
+        "symmetric": PAIRS["symmetric"][:2],
+    }[name]
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randn(8, DIM, generator=generator)
+    columns = [first, first + 0.2 * torch.randn(8, DIM, generator=generator)]
+    if name == "gist":
+        columns = [column.to(dtype) for column in columns]
+    truth = on(ours, [column.double().requires_grad_() for column in columns])
+    with torch.autocast("cpu", dtype=dtype, enabled=name != "gist"):
+        value, gradient = errors(ours, columns, truth)
+        assert value < 1e-5
+        assert gradient < (torch.finfo(dtype).eps if name == "gist" else 1e-5)
+        value, gradient = errors(theirs, columns, truth)
+        assert value > 0.03
+        assert gradient > 0.01
+
+
 # Deliberate differences: (class, case) -> the original and ours.
 
 
@@ -209,9 +242,10 @@ def labels_for_gist():
 
 def half_precision(name):
     def nearly_solved(loss):
-        first = embeddings(2, dtype=torch.bfloat16)[0]
-        second = (first.detach() * 1.1).requires_grad_()
-        return on(loss, [first, second])
+        half = name == "gist"  # the others lose it under autocast alone
+        first = embeddings(2, dtype=torch.bfloat16 if half else torch.float32)[0]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not half):
+            return on(loss, [first, (first.detach() * 1.1).requires_grad_()])
 
     theirs, ours, _ = PAIRS[name]
     return lambda: nearly_solved(theirs), lambda: nearly_solved(ours)

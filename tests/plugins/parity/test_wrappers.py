@@ -77,6 +77,23 @@ def test_both_dimensions(model):
     require_equal("2d", run(model, theirs, 2), run(model, ours, 2))
 
 
+@pytest.mark.parametrize(("name", "inner", "labels"), [
+    ("MultipleNegativesRankingLoss", MultipleNegativesRankingLoss, None), ("CoSENTLoss", CoSENTLoss, SCORES),
+])  # fmt: skip
+def test_float32_is_as_near_to_the_truth(name, inner, labels):
+    made = model()
+    theirs = theirs_around(made, name, **ALL[0], kl_div_weight=0.5, kl_temperature=0.7)
+    ours = ours_around(made, inner, **ALL[1], kl_weight=1.5, kl_temperature=0.7)
+
+    def gradient(loss):
+        return torch.cat([each.double().flatten() for each in run(made, loss, 2, labels).gradients])
+
+    truth = gradient(ours)
+    made.float()
+    errors = [float((gradient(loss) - truth).abs().max() / truth.abs().max()) for loss in (theirs, ours)]
+    assert errors[1] <= max(1.5 * errors[0], 1e-5), errors
+
+
 # Deliberate differences: (class, case) -> the original and ours.
 
 

@@ -15,6 +15,7 @@ from losskit_plugins.losses.contrastive_tension_in_batch_negatives import (
 )
 from losskit_plugins.losses.cosent import CoSENTLoss as CoSENTLoss
 from losskit_plugins.losses.cosine_similarity import CosineSimilarityLoss as CosineSimilarityLoss
+from losskit_plugins.losses.cross_entropy import CrossEntropyLoss as CrossEntropyLoss
 from losskit_plugins.losses.cross_multiple_negatives_ranking import (
     CrossMultipleNegativesRankingLoss as CrossMultipleNegativesRankingLoss,
 )

@@ -20,6 +20,7 @@ import losskit
 from losskit import Direct, Execution, GradCache, Loss
 from losskit.clock import Clock
 from losskit.testing import Batch, ToyEncoder, random_batch
+from losskit.testing.batches import CLASSES
 
 __all__ = ["COMBINATIONS", "EXECUTIONS", "LOSSES", "WRAPPERS", "Combination", "combination"]
 
@@ -41,13 +42,20 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "weighted-sum": {"weights": {"only": 0.5}},
 }
 OWN_WIDTH = "its parameters have the width of the encoder's embeddings, so these cannot be cut"
+NO_EMBEDDINGS = "it classifies pairs by a cross-encoder, which has no embeddings"
 REFUSED: Mapping[tuple[str, str], str] = {
+    ("cross-entropy", "adaptive-layer"): NO_EMBEDDINGS,
+    ("cross-entropy", "matryoshka"): NO_EMBEDDINGS,
+    ("cross-entropy", "matryoshka-2d"): NO_EMBEDDINGS,
     ("denoising-auto-encoder", "matryoshka"): OWN_WIDTH,
     ("denoising-auto-encoder", "matryoshka-2d"): OWN_WIDTH,
     ("softmax", "matryoshka"): OWN_WIDTH,
     ("softmax", "matryoshka-2d"): OWN_WIDTH,
 }
-ERRORS: Mapping[str, str] = {OWN_WIDTH: "whose parameters or state have the encoder's width"}
+ERRORS: Mapping[str, str] = {
+    NO_EMBEDDINGS: "model: expected an encoder that is dense",
+    OWN_WIDTH: "whose parameters or state have the encoder's width",
+}
 """What the error says, for each reason."""
 
 
@@ -72,7 +80,10 @@ def tiny_bert() -> nn.Module:
     return made
 
 
-MODELS: Mapping[str, Callable[[], nn.Module]] = {"denoising-auto-encoder": tiny_bert}
+MODELS: Mapping[str, Callable[[], nn.Module]] = {
+    "cross-entropy": lambda: ToyEncoder("cross-encoder", WIDTH, outputs=CLASSES),
+    "denoising-auto-encoder": tiny_bert,
+}
 
 
 def names(kind: str) -> list[str]:
@@ -114,6 +125,12 @@ class Combination:
         cards = [losskit.get("loss", self.loss).card, losskit.get("loss", name).card]
         shared = [family for family in cards[0].encoders if family in cards[1].encoders]
         return min(shared, key=lambda family: family != "dense")
+
+    @property
+    def executions(self) -> Mapping[str, Execution]:
+        """Those that it takes: a cross-encoder's pairs are formed before they are scored, so nothing is gathered."""
+        pairs = self.family == "cross-encoder"
+        return {name: execution for name, execution in EXECUTIONS.items() if not (pairs and execution.gather)}
 
     def build(self, execution: Execution | None = None) -> Loss:
         """It, on an encoder and with parameters of its own that are the same each time."""

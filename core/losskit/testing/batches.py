@@ -15,9 +15,11 @@ from ..card import Format, split_input
 from ..loss import Loss
 from ..protocols import Features
 
-__all__ = ["Batch", "random_batch"]
+__all__ = ["CLASSES", "Batch", "random_batch"]
 
 WORDS = [f"word{number}" for number in range(40)]
+CLASSES = 3
+"""How many classes labels have that are not binary."""
 LEVELS = (0.0, 0.5, 0.5, 1.0)
 """Labels are drawn from few values, so that there are ties."""
 
@@ -127,7 +129,7 @@ def _labels(
     if kind == "none":
         return None
     if kind in ("binary", "class"):
-        return torch.arange(rows) % (2 if kind == "binary" else 3)
+        return torch.arange(rows) % (2 if kind == "binary" else CLASSES)
     if kind == "score":
         return graded(rows)
     if kind == "scores":
@@ -137,5 +139,5 @@ def _labels(
     if kind == "margins":
         return torch.randn(rows, len(columns) - 2, generator=generator, dtype=torch.float64)
     if kind == "distribution":
-        return torch.rand(rows, 3, generator=generator, dtype=torch.float64).softmax(1)
+        return torch.rand(rows, CLASSES, generator=generator, dtype=torch.float64).softmax(1)
     return torch.randn(rows, dimension, generator=generator, dtype=torch.float64)

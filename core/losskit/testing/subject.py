@@ -15,7 +15,7 @@ from ..features import unload
 from ..loss import Loss, Value
 from ..output import Output
 from ..protocols import Regularizer
-from .batches import Batch, random_batch
+from .batches import CLASSES, Batch, random_batch
 from .toys import ToyEncoder
 
 __all__ = ["Subject", "subjects"]
@@ -56,7 +56,8 @@ class Subject:
         """The loss on a new toy encoder, the same each time; a component of a loss stands in one that reads it."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed if seed is None else seed)
-            model = ToyEncoder(self.family, dropout=dropout)
+            outputs = CLASSES if self.form is not None and self.form.outputs == "classes" else 1
+            model = ToyEncoder(self.family, dropout=dropout, outputs=outputs)
             if self.kind in _AROUND:
                 return _AROUND[self.kind](model, self.make())
             loss: Loss = self.make(model)

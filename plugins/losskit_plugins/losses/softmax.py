@@ -14,6 +14,8 @@ from losskit import Card, Execution, Format, Loss, Output
 from losskit.errors import LossError
 from losskit.math import differentiable_once, promoted
 
+from ._classes import check_classes, class_targets
+
 __all__ = ["SoftmaxLoss", "pair_logits"]
 
 Vector = Literal["a", "b", "difference", "product"]
@@ -166,22 +168,13 @@ class SoftmaxLoss(Loss):
     def check_labels(self, columns: int, labels: Tensor) -> None:
         """Refuse classes that there are not."""
         super().check_labels(columns, labels)
-        if labels.is_floating_point():
-            return
-        low, high = (int(bound) for bound in labels.aminmax())
-        if low < 0 or high >= self.num_labels:
-            raise LossError(
-                f"labels for {type(self).__name__}",
-                expected=f"classes from 0 to {self.num_labels - 1}",
-                got=str(low if low < 0 else high),
-                fix="set num_labels to the number of classes, and count them from 0",
-            )
+        check_classes(type(self).__name__, labels, self.num_labels)
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:
         """The cross-entropy of the pairs `rows`."""
         assert labels is not None
         logits = self.logits(columns, rows)
-        targets = self._targets(labels)[rows]
+        targets = class_targets(type(self).__name__, labels, self.num_labels)[rows]
         if rows.start == rows.stop:
             return logits.sum()
         return cross_entropy(logits, targets.to(logits.dtype) if targets.ndim == 2 else targets)
@@ -195,16 +188,3 @@ class SoftmaxLoss(Loss):
         if a.dtype != weight.dtype:
             a, b, weight, bias = (tensor.to(dtype) for tensor in (a, b, weight, bias))
         return pair_logits(a, b, weight, bias, self.concatenate)
-
-    def _targets(self, labels: Tensor) -> Tensor:
-        """Classes [n], or distributions [n, classes]."""
-        if labels.is_floating_point() and labels.ndim == 2 and labels.shape[1] == self.num_labels:
-            return labels
-        if labels.is_floating_point() or labels.numel() != labels.shape[0]:
-            raise LossError(
-                f"labels for {type(self).__name__}",
-                expected=f"of each row its class as an integer, or a distribution over the {self.num_labels} classes",
-                got=f"{str(labels.dtype).removeprefix('torch.')} of shape {list(labels.shape)}",
-                fix="set num_labels to the number of classes",
-            )
-        return labels.reshape(-1).long()

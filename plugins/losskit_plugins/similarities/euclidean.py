@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from losskit import Card, Output
 from losskit.math import differentiable_once, pairwise_distance, promoted
@@ -56,14 +55,14 @@ class _OfProducts(torch.autograd.Function):
         sums = squares_a + squares_b
         squared = torch.sub(sums, products, alpha=2.0)
         near = squared <= sums.mul_(4.0 * torch.finfo(sums.dtype).eps)
-        distances = squared.masked_fill_(near, 0.0).sqrt_()
+        similarities = squared.masked_fill_(near, 0.0).sqrt_().neg_()
         ctx.shapes = squares_a.shape, squares_b.shape
-        ctx.save_for_backward(distances)
-        return distances.neg()
+        ctx.save_for_backward(similarities)
+        return similarities
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        (distances,) = ctx.saved_tensors
-        of_products = upstream / functional.threshold(distances, 0.0, float("inf"))
+        (similarities,) = ctx.saved_tensors
+        of_products = upstream / similarities.masked_fill(similarities == 0, float("-inf")).neg_()
         return of_products, *(of_products.sum_to_size(shape) * -0.5 for shape in ctx.shapes)

@@ -113,6 +113,8 @@ class Trainer(TransformersTrainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches in an order that seed and epoch determine."""
+        # Before workers get their copies of the loss, which draw the pairs of cross-encoders by the seed.
+        set_clock(self.model, seed=self.args.seed, step=self.state.global_step, steps=self.state.max_steps)
         batches = None if isinstance(self.train_dataset, IterableDataset) else self._batches()
         if batches is None:
             return super().get_train_dataloader()

@@ -115,7 +115,7 @@ def full_name(value: Any) -> str:
     """
     if not isinstance(value, nn.Module):
         return name_of_function(value)
-    return f"{type(value).__module__}.{type(value).__qualname__}"
+    return f"{type(value).__module__}.{type(value).__name__}"
 
 
 class MatrixFunction(nn.Module):

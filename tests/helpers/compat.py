@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
-from transformers import BertConfig, BertLMHeadModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertForSequenceClassification, BertLMHeadModel, PreTrainedTokenizerFast
 
 from losskit.testing import Result, total
 
@@ -25,13 +25,24 @@ SPECIAL = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pa
 
 def write_folder(folder: Path, seed: int = 5) -> str:
     """A random BERT with a word tokenizer, as transformers writes it."""
+    return _write(folder, seed, BertLMHeadModel, [text for column in COLUMNS for text in column], is_decoder=False)
+
+
+def write_cross_encoder(folder: Path, texts: Sequence[str], num_labels: int = 1) -> str:
+    """A random BERT with a classifier and a tokenizer of these words."""
+    return _write(folder, 5, BertForSequenceClassification, texts, num_labels=num_labels)
+
+
+def _write(folder: Path, seed: int, kind: type[Any], texts: Sequence[str], **settings: Any) -> str:
     words = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     words.normalizer = normalizers.BertNormalizer(lowercase=True)
     words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(vocab_size=120, special_tokens=list(SPECIAL.values()))
-    words.train_from_iterator([text for column in COLUMNS for text in column], trainer)
+    words.train_from_iterator(texts, trainer)
     ends = [(token, words.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    words.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    words.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+    )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=24, **SPECIAL)
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -44,11 +55,11 @@ def write_folder(folder: Path, seed: int = 5) -> str:
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         pad_token_id=tokenizer.pad_token_id,
-        is_decoder=False,
+        **settings,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        BertLMHeadModel(config).save_pretrained(folder)
+        kind(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 

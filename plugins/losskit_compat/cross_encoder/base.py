@@ -25,6 +25,7 @@ Activation = nn.Module | Callable[[Tensor], Tensor] | None
 class CrossEncoderLoss(Incumbent):
     """A loss of a cross-encoder's logits, to which `activation_fn` is applied first."""
 
+    configuration = ("activation_fn",)
     outputs: ClassVar[int | None] = 1
     """How many logits there are to a pair; None: any number."""
 
@@ -64,6 +65,8 @@ class CrossEncoderLoss(Incumbent):
 class Listwise(CrossEncoderLoss):
     """A loss on lists of documents, with `mini_batch_size`."""
 
+    configuration = ("activation_fn", "mini_batch_size")
+
     @property
     def mini_batch_size(self) -> int | None:
         """Pairs per forward of the encoder, with gradient caching; all at once where it is no positive number."""
@@ -81,11 +84,15 @@ class Criterion(CrossEncoderLoss):
     fewest: ClassVar[int] = 2
     most: ClassVar[int | None] = 2
     """How many columns there are."""
-    uses_weights = False
 
     @property
     def row_wise(self) -> bool:
         """The module may add up, or weigh classes."""
+        return False
+
+    @property
+    def takes_weights(self) -> bool:
+        """The module takes none."""
         return False
 
     def pairs(self, columns: Sequence[Any], drawn: Any = None) -> tuple[list[tuple[str, str]], tuple[int, ...]]:

@@ -14,8 +14,6 @@ __all__ = ["ListNetLoss"]
 class ListNetLoss(Listwise, native.ListNetLoss):
     """`losskit.losses.ListNetLoss` under the incumbent's constructor."""
 
-    configuration = ("activation_fn", "mini_batch_size")
-
     def __init__(self, model: Any, activation_fn: Activation = IDENTITY, mini_batch_size: int | None = None) -> None:
         super().__init__(model)
         self.activation_fn = activation_fn

@@ -16,7 +16,6 @@ __all__ = ["MarginMSELoss"]
 class MarginMSELoss(Criterion, native.MarginMSELoss):
     """`losskit.losses.MarginMSELoss` under the incumbent's constructor; `**kwargs` are those of `torch.nn.MSELoss`."""
 
-    configuration = ("activation_fn",)
     fewest, most = 3, None
 
     def __init__(self, model: Any, activation_fn: Activation = IDENTITY, **kwargs: Any) -> None:
@@ -24,8 +23,8 @@ class MarginMSELoss(Criterion, native.MarginMSELoss):
         self.activation_fn = activation_fn
         self.loss_fct = nn.MSELoss(**kwargs)
 
-    def score(self, scores: Tensor, labels: Tensor, where: Tensor) -> Tensor:
-        """What `loss_fct` says of the margins of both."""
+    def per_query(self, scores: Tensor, labels: Tensor, where: Tensor | None) -> Tensor:
+        """What `loss_fct` says of the margins of all."""
         labels = labels.to(scores.dtype)
         margins = labels[:, :1] - labels[:, 1:] if labels.shape == scores.shape else labels
         return self.loss_fct(scores[:, :1] - scores[:, 1:], margins)

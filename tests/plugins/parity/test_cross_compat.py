@@ -1,0 +1,101 @@
+"""The same constructor calls of cross-encoder losses on both libraries: equal values, gradients and settings."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from cross_parity import Table, incumbent_table, lists, pairs, require_cross_equal, tuples
+from torch import nn
+
+original = pytest.importorskip("sentence_transformers.cross_encoder.losses")
+compat = pytest.importorskip("losskit_compat.cross_encoder.losses")
+
+LISTS = lists([1, 0, 2], [0, 1], [3], [0, 0], [2, 1, 1, 0, 0])
+RANKED = lists([2, 1, 0], [1, 0], [3], [0, 0], [2, 1, 1, 0, 0])
+BINARY = pairs([1, 0, 0, 1, 1])
+SCORES = pairs([0.25, 0.0, 1.0, 0.5, 0.75])
+CLASSES = pairs([0, 2, 1, 1, 0], classes=3)
+TEACHER = torch.linspace(-3, 3, 15, dtype=torch.float64).cos().view(5, 3)
+DISTRIBUTIONS = pairs(TEACHER.softmax(1), classes=3)
+COLUMN = partial(torch.Tensor.reshape, shape=(5, 1))
+
+# Class, batch, and the constructor's arguments, given the module of losses.
+CASES = [
+    ("BinaryCrossEntropyLoss", BINARY, lambda lib: {}),
+    ("BinaryCrossEntropyLoss", SCORES, lambda lib: {"pos_weight": torch.tensor(4)}),
+    ("BinaryCrossEntropyLoss", SCORES, lambda lib: {"activation_fn": nn.Tanh(), "reduction": "sum"}),
+    ("BinaryCrossEntropyLoss", pairs(COLUMN(SCORES.labels)), lambda lib: {"weight": SCORES.labels + 1}),
+    ("CrossEntropyLoss", CLASSES, lambda lib: {}),
+    ("CrossEntropyLoss", DISTRIBUTIONS, lambda lib: {"activation_fn": nn.Tanh(), "reduction": "sum"}),
+    ("CrossEntropyLoss", pairs(COLUMN(CLASSES.labels), classes=3), lambda lib: {"label_smoothing": 0.25}),
+    ("CrossEntropyLoss", CLASSES, lambda lib: {"weight": TEACHER[0] + 2, "ignore_index": 1}),
+    ("CrossEntropyLoss", pairs([0, -1, 1, 2, -1], classes=3), lambda lib: {"ignore_index": -1}),
+    ("MSELoss", SCORES, lambda lib: {}),
+    ("MSELoss", BINARY, lambda lib: {"activation_fn": torch.sigmoid, "reduction": "sum"}),
+    ("MarginMSELoss", tuples(5, 1, TEACHER[:, 0]), lambda lib: {}),
+    ("MarginMSELoss", tuples(5, 1, TEACHER[:, :1]), lambda lib: {"activation_fn": nn.Sigmoid()}),
+    ("MarginMSELoss", tuples(5, 1, TEACHER[:, :2]), lambda lib: {"reduction": "sum"}),
+    ("MarginMSELoss", tuples(5, 2, TEACHER[:, :2]), lambda lib: {}),
+    ("MarginMSELoss", tuples(5, 2, TEACHER), lambda lib: {}),
+    ("ListNetLoss", LISTS, lambda lib: {}),
+    ("ListNetLoss", LISTS, lambda lib: {"activation_fn": nn.Softplus(), "mini_batch_size": 3}),
+    ("ListNetLoss", LISTS, lambda lib: {"activation_fn": None, "mini_batch_size": -1}),
+    ("LambdaLoss", LISTS, lambda lib: {}),
+    ("LambdaLoss", LISTS, lambda lib: {"weighting_scheme": lib.NoWeightingScheme(), "mini_batch_size": 2}),
+    ("LambdaLoss", LISTS, lambda lib: {"weighting_scheme": lib.NDCGLoss1Scheme()}),
+    ("LambdaLoss", LISTS, lambda lib: {"weighting_scheme": lib.NDCGLoss2Scheme(), "k": 2}),
+    ("LambdaLoss", LISTS, lambda lib: {"weighting_scheme": lib.LambdaRankScheme(), "sigma": 0.5}),
+    ("LambdaLoss", LISTS, lambda lib: {"weighting_scheme": lib.NDCGLoss2PPScheme(mu=3.0), "reduction_log": "natural"}),
+    ("LambdaLoss", LISTS, lambda lib: {"weighting_scheme": original.NDCGLoss1Scheme(), "k": 1}),
+    ("LambdaLoss", LISTS, lambda lib: {"weighting_scheme": original.NDCGLoss2PPScheme(), "eps": 1.0}),
+    ("LambdaLoss", LISTS, lambda lib: {"weighting_scheme": own_scheme(lib), "activation_fn": nn.Tanh()}),
+    ("RankNetLoss", LISTS, lambda lib: {}),
+    (
+        "RankNetLoss",
+        LISTS,
+        lambda lib: {"k": 2, "sigma": 2.0, "eps": 0.1, "reduction_log": "natural", "activation_fn": nn.ReLU()},
+    ),
+]
+
+
+def own_scheme(lib):
+    """A weighting of the user's own, derived from the library's base class."""
+
+    class Own(lib.lambda_loss.BaseWeightingScheme):
+        def forward(self, gain, discount, true_sorted):
+            return gain[:, :, None] * true_sorted[:, None, :] + discount[:, :, None]
+
+    return Own()
+
+
+def named(value):
+    return value if isinstance(value, str) else ""
+
+
+@pytest.mark.parametrize(("name", "batch", "options"), CASES, ids=named)
+def test_values_and_gradients(name, batch, options):
+    theirs, ours = (partial(getattr(lib, name), **options(lib)) for lib in (original, compat))
+    require_cross_equal(theirs, ours, batch)
+
+
+PRINTED = [case for case in CASES if hasattr(getattr(original, case[0]), "get_config_dict")]
+
+
+@pytest.mark.parametrize(("name", "batch", "options"), PRINTED, ids=named)
+def test_settings(name, batch, options):
+    theirs = getattr(original, name)(incumbent_table()(batch.logits), **options(original))
+    ours = getattr(compat, name)(Table(batch.logits), **options(compat))
+    assert shown(ours) == shown(theirs)
+
+
+def shown(loss):
+    """The settings, full names without the library's; the original names functions by their type."""
+    words = {"losskit_compat.": "sentence_transformers.", "builtin_function_or_method": "sigmoid"}
+    settings = loss.get_config_dict()
+    for word, other in words.items():
+        settings = {
+            key: value.replace(word, other) if isinstance(value, str) else value for key, value in settings.items()
+        }
+    return settings

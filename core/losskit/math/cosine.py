@@ -21,6 +21,8 @@ EPSILON = 1e-12
 def normalize(vectors: Float[Tensor, "*items dim"]) -> Float[Tensor, "*items dim"]:
     """Vectors divided by their length, in float32 at least; a zero vector stays zero, with gradient 0.
 
+    One whose squares overflow (in float32, from a length of about 1e19) has no length either, and becomes zero.
+
     >>> normalize(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
     tensor([[0.6000, 0.8000],
             [0.0000, 0.0000]])

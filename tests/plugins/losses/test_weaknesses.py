@@ -10,6 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import losskit
 from losskit import GradCache, LossError, Output
 from losskit.clock import Clock
+from losskit.features import unload
+from losskit.math import normalize
 from losskit.testing import ToyEncoder, differentiate, random_batch, require_equal, total
 from losskit_plugins.losses.gist import GISTEmbedLoss
 from losskit_plugins.losses.mse import MSELoss
@@ -103,6 +105,33 @@ def test_matryoshka_leaves_nothing_to_learn_where_the_student_is_its_teacher():
     column = torch.randn(3, 4)
     found = MatryoshkaLoss(None, MSELoss(), (4, 2)).compute_loss_from_embeddings([column], column)
     assert list(found.values()) == [0, 0]
+
+
+def huge(tensor, length):
+    tensor = tensor.detach().float()
+    return (tensor * (length / tensor.norm(dim=-1, keepdim=True).clamp(min=1e-6))).requires_grad_()
+
+
+@pytest.mark.parametrize("each", ALONE, ids=str)
+def test_vectors_of_length_1e8_are_finite_in_float32(each):
+    """As the laws have it in float64: the square of an inner product is still a number."""
+    loss = each.build().float()
+    batch = each.batches(loss)[0]
+    features, riders = zip(*map(unload, batch.features(loss)), strict=True)
+    with torch.no_grad():
+        columns = [column.map_embedding(lambda t: huge(t, 1e8)) for column in loss._encoded(features, riders)]
+    value = loss.compute(columns, batch.flat_labels, slice(0, batch.rows))
+    found = differentiate(value, [column.embedding for column in columns if column.embedding is not None])
+    assert found.value.isfinite()
+    assert all(gradient.isfinite().all() for gradient in found.gradients)
+
+
+def test_vectors_whose_squares_overflow_have_no_direction():
+    vectors = torch.tensor([[1e30, 1e30], [3.0, 4.0]], requires_grad=True)
+    unit = normalize(vectors)
+    assert unit.tolist() == [[0.0, 0.0], [pytest.approx(0.6), pytest.approx(0.8)]]
+    unit[:, 0].sum().backward()
+    assert vectors.grad[0].tolist() == [0.0, 0.0]
 
 
 class Largest(TorchDispatchMode):

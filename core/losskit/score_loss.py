@@ -11,7 +11,7 @@ from torch import Tensor
 from .errors import LossError, check_number
 from .execution import Execution
 from .loss import Loss, Value
-from .math.lists import pad_lists, tuple_index
+from .math.lists import pad_alike, pad_lists, tuple_index
 from .math.precision import promoted
 from .math.reduce import masked_mean, mean_over_rows
 from .output import Output
@@ -186,9 +186,15 @@ class ScoreLoss(Loss):
         """The scores and labels of the tuples `rows`, padded: what a loss reads that writes its own `compute`."""
         assert labels is not None
         picked = [column[rows] for column in columns]
-        scores, where = self.scores(picked, self.scale)
-        counts = None if where is None else picked[-1].lists
-        return ScoredLists(scores, _padded_labels(labels, columns, rows), where, counts, list_weights(picked[0]))
+        scores, weights = self._unpadded(picked, self.scale), list_weights(picked[0])
+        lists = picked[-1].lists
+        if lists is None or len(set(lists)) == 1 or labels.shape != (columns[-1].items,):
+            padded, where = _padded(scores, picked[-1])
+            counts = None if where is None else lists
+            return ScoredLists(padded, _padded_labels(labels, columns, rows), where, counts, weights)
+        # Labels that are as many as scores go to the same places.
+        (padded, wanted), where = pad_alike([scores, _unpadded_labels(labels, columns, rows)], lists)
+        return ScoredLists(padded, wanted, where, lists, weights)
 
     def scores(self, columns: Sequence[Output], scale: float = 1.0) -> tuple[Tensor, Tensor | None]:
         """The scores of lists, padded to [q, n], and where there is one; None: everywhere.

@@ -2,12 +2,12 @@
 
 from .contrastive import Block, softmax_cross_entropy
 from .cosine import normalize
-from .lists import list_index, pad_lists, tuple_index
+from .lists import list_index, pad_alike, pad_lists, tuple_index
 from .once import differentiable_once
 from .pairs import pairwise_angle, pairwise_cosine, pairwise_distance, pairwise_dot
 from .precision import full_precision, promoted
 from .products import inner_products
-from .ranked import average_ranks, descending, ordered_pairs, over_lists
+from .ranked import average_ranks, descending, over_lists
 from .reduce import masked_log_softmax, masked_mean, masked_softmax, mean_over_rows
 from .tiles import found_scores, over_tiles, tiles
 
@@ -25,9 +25,9 @@ __all__ = [
     "masked_softmax",
     "mean_over_rows",
     "normalize",
-    "ordered_pairs",
     "over_lists",
     "over_tiles",
+    "pad_alike",
     "pad_lists",
     "pairwise_angle",
     "pairwise_cosine",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .once import differentiable_once
 
-__all__ = ["average_ranks", "descending", "ordered_pairs", "over_lists"]
+__all__ = ["average_ranks", "descending", "over_lists"]
 
 PAIRS = 2**16
 """How many pairs a block on the CPU may have, lists that are longer aside: what is made of it stays in the cache."""
@@ -18,30 +18,39 @@ PAIRS = 2**16
 PAIRS_ELSEWHERE = 2**22
 """And on other devices, where each block costs some calls."""
 
-Terms = Callable[..., tuple[Tensor, Tensor | None]]
+Terms = Callable[..., tuple[Tensor, Tensor, Tensor | None]]
 
 
-def over_lists(terms: Terms, scores: Tensor, *others: Tensor, counts: Sequence[int] | None = None) -> Tensor:
-    """f(scores of a list) of each list, [q], for a function that compares all pairs of a list.
+def over_lists(
+    terms: Terms,
+    scores: Tensor,
+    *others: Tensor,
+    counts: Sequence[int] | None = None,
+    order: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The sum of each list's terms, [q], and how many there are, [q], where terms compare all pairs of a list.
 
     Lists are worked through in blocks of like lengths, each as wide as its longest list, so that the memory is
     that of a block's pairs. The gradients cannot be differentiated again.
 
     Args:
-        terms: from `scores` [b, m] and `others` [b, m] of a block, and `gradient`, whether one is wanted, to the
-            values [b] and their gradients by the scores [b, m] or None. No list may depend on the others.
+        terms: from `scores` [b, m] and `others` [b, m] of a block, and `gradient`, whether one is wanted, to
+            sums [b], numbers [b], and the gradients of the sums by the scores [b, m] or None. No list may depend
+            on another.
         scores: [q, n].
         others: [q, n] each, without gradient.
         counts: how many of its n entries each list has, always its first ones, as far as that is known on the host;
             None: all.
+        order: the places [q, n] of the scores in the order in which `terms` sees them; `others` are in it already,
+            and so is what counts as a list's first entries.
 
     >>> def squares(scores, gradient):
-    ...     return scores.square().sum(1), 2 * scores if gradient else None
+    ...     return scores.square().sum(1), (scores != 0).sum(1), 2 * scores if gradient else None
     >>> over_lists(squares, torch.tensor([[1.0, 2.0], [3.0, 0.0]]), counts=(2, 1))
-    tensor([5., 9.])
+    (tensor([5., 9.]), tensor([2, 1]))
     """
-    values: Tensor = _OverLists.apply(terms, counts, scores, *others)  # type: ignore[no-untyped-call]
-    return values
+    made: tuple[Tensor, Tensor] = _OverLists.apply(terms, counts, order, scores, *others)  # type: ignore[no-untyped-call]
+    return made
 
 
 def descending(scores: Tensor, where: Tensor | None = None) -> Tensor:
@@ -54,21 +63,8 @@ def descending(scores: Tensor, where: Tensor | None = None) -> Tensor:
     """
     keys = scores.detach()
     if where is not None:
-        keys = keys.masked_fill(~where, float("-inf"))
+        keys = torch.where(where, keys, float("-inf"))
     return keys.argsort(dim=-1, descending=True, stable=True)
-
-
-def ordered_pairs(ascending: Tensor) -> Tensor:
-    """How many pairs (i, j) of each list have y_i > y_j, [q]; minus infinity, as on padding, is in none.
-
-    Args:
-        ascending: labels [q, n], sorted.
-
-    >>> ordered_pairs(torch.tensor([[-float("inf"), 0.0, 0.0, 1.0]]))
-    tensor([2])
-    """
-    below = torch.searchsorted(ascending, ascending)
-    return (below - _infinite(ascending)).clamp(min=0).sum(-1)
 
 
 def average_ranks(labels: Tensor) -> Tensor:
@@ -86,52 +82,55 @@ def average_ranks(labels: Tensor) -> Tensor:
     return labels.shape[-1] + 0.5 - 0.5 * (below + up_to).to(labels.dtype)
 
 
-def _infinite(labels: Tensor) -> Tensor:
-    """How many labels of each list are minus infinity, [q, 1]."""
-    return (labels == float("-inf")).sum(-1, keepdim=True)
-
-
 class _OverLists(torch.autograd.Function):
     """Blocks of lists, sorted by length."""
 
     @staticmethod
-    def forward(ctx: Any, terms: Terms, counts: Sequence[int] | None, scores: Tensor, *others: Tensor) -> Tensor:
-        wanted = ctx.needs_input_grad[2]
+    def forward(
+        ctx: Any, terms: Terms, counts: Sequence[int] | None, order: Tensor | None, scores: Tensor, *others: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        wanted = ctx.needs_input_grad[3]
         ctx.others = len(others)
-        lists, width = scores.shape
-        lengths = [width] * lists if counts is None else list(counts)
-        order = sorted(range(lists), key=lengths.__getitem__)
-        blocks = list(_blocks([lengths[place] for place in order], PAIRS if scores.is_cpu else PAIRS_ELSEWHERE))
-        if len(blocks) <= 1 and width == max(lengths, default=0):
-            values, gradient = terms(scores, *others, gradient=wanted)
-        else:
-            values, gradient = _of_blocks(terms, blocks, order, (scores, *others), wanted)
+        if order is not None:
+            scores = scores.gather(1, order)
+        sums, numbers, gradient = _in_blocks(terms, counts, (scores, *others), wanted)
+        if gradient is not None and order is not None:
+            gradient = torch.empty_like(gradient).scatter_(1, order, gradient)
         ctx.save_for_backward(*([] if gradient is None else [gradient]))
-        return values
+        ctx.mark_non_differentiable(numbers)
+        return sums, numbers
 
     @staticmethod
     @differentiable_once
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return None, None, gradient * upstream[:, None], *[None] * ctx.others
+        return None, None, None, gradient * upstream[:, None], *[None] * ctx.others
 
 
-def _of_blocks(
-    terms: Terms, blocks: Sequence[tuple[slice, int]], order: Sequence[int], tensors: Sequence[Tensor], wanted: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Values and gradient of lists that are taken in an order of their own."""
+def _in_blocks(
+    terms: Terms, counts: Sequence[int] | None, tensors: Sequence[Tensor], wanted: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What `terms` gives of all lists, from the shortest to the longest where one block is not enough."""
     scores = tensors[0]
+    lists, width = scores.shape
+    pairs = PAIRS if scores.is_cpu else PAIRS_ELSEWHERE
+    if lists * width * width <= pairs:
+        return terms(*tensors, gradient=wanted)
+    lengths = [width] * lists if counts is None else list(counts)
+    order = sorted(range(lists), key=lengths.__getitem__)
+    blocks = _blocks([lengths[place] for place in order], pairs)
     places = torch.tensor(order, device=scores.device, dtype=torch.long)
     taken = [tensor.index_select(0, places) for tensor in tensors]
-    values = scores.new_empty(len(scores))
+    found = []
     gradient = torch.zeros_like(scores) if wanted else None
     for part, width in blocks:
-        found, own = terms(*(tensor[part, :width] for tensor in taken), gradient=wanted)
-        values[part] = found
+        *made, own = terms(*(tensor[part, :width] for tensor in taken), gradient=wanted)
+        found.append(made)
         if gradient is not None and own is not None:
             gradient[part, :width] = own
-    back = torch.empty_like(places).scatter_(0, places, torch.arange(len(places), device=places.device))
-    return values.index_select(0, back), None if gradient is None else gradient.index_select(0, back)
+    back = places.argsort()
+    sums, numbers = (torch.cat(each).index_select(0, back) for each in zip(*found, strict=True))
+    return sums, numbers, None if gradient is None else gradient.index_select(0, back)
 
 
 def _blocks(lengths: Sequence[int], pairs: int) -> Iterator[tuple[slice, int]]:

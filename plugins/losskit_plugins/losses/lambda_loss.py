@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from losskit import Card, Execution, Format, Similarity, Weighting, build
-from losskit.math import descending, ordered_pairs, over_lists
+from losskit.math import descending, over_lists
 from losskit.score_loss import Activation, ScoredLists
 
 from ._averaged import AveragedLoss
@@ -48,34 +48,38 @@ def lambda_loss(
     >>> lambda_loss(lists, build("no-weighting", kind="weighting"))
     (tensor([1.4519]), tensor([2]))
     """
-    scores, labels = lists.scores * sigma, lists.labels.to(lists.scores.dtype)
+    scores, labels = lists.scores, lists.labels.to(lists.scores.dtype)
     if lists.where is not None:
-        labels = labels.masked_fill(~lists.where, -INFINITY)
-    order = descending(lists.scores, lists.where)
-    ranked, ascending = labels.gather(1, order), labels.sort(dim=-1).values
-    discount = torch.arange(2, labels.shape[1] + 2, device=labels.device, dtype=labels.dtype).log2_()[None]
-    best = (_raised(ascending.flip(-1)) / discount)[:, :k].sum(-1, keepdim=True).clamp_(min=eps)
-    gain, true = _raised(ranked) / best, ranked.clamp(min=0)
-    all_pairs = getattr(weighting, "all_pairs", False)
-    higher, lower = _compared(ranked, all_pairs)
+        labels = torch.where(lists.where, labels, -INFINITY)
+    order = descending(scores, lists.where)
+    ranked = labels.gather(1, order)
+    gain, discount = _gains(labels, order, k, eps)
+    higher, lower = _compared(ranked, getattr(weighting, "all_pairs", False))
 
-    def terms(scores: Tensor, *others: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None]:
-        higher, lower, gain, true = others
+    def terms(
+        scores: Tensor, higher: Tensor, lower: Tensor, gain: Tensor, true: Tensor, *, gradient: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         pairs = higher[:, :, None] > lower[:, None, :]
         if k is not None:
             pairs[:, k:, k:] = False
+        differences = (scores[:, :, None] - scores[:, None, :]).mul_(sigma)
         weights = weighting(gain, discount[:, : gain.shape[1]], true)
-        return _weighed(scores, torch.where(pairs, weights, weights.new_zeros(())), gradient)
+        # Of a weight that is not read nothing is asked, not even that it is finite.
+        sums, pulls = _weighed(differences, torch.where(pairs, weights, 0.0), gradient)
+        own = None if pulls is None else pulls.mul_(sigma / unit)
+        return sums.div_(unit), pairs.sum((1, 2)), own
 
-    sums = over_lists(terms, scores.gather(1, order), higher, lower, gain, true, counts=lists.counts)
-    count = _numbers if all_pairs else ordered_pairs
-    numbers = count(ascending) if k is None else count(ascending) - count(ranked[:, k:].sort(dim=-1).values)
-    return sums / math.log(2) if reduction_log == "binary" else sums, numbers
+    unit = math.log(2) if reduction_log == "binary" else 1.0
+    others = higher, lower, gain, ranked.clamp(min=0)
+    return over_lists(terms, scores, *others, counts=lists.counts, order=order)
 
 
-def _raised(labels: Tensor) -> Tensor:
-    """2^max(y, 0) - 1."""
-    return labels.clamp(min=0).exp2_().sub_(1.0)
+def _gains(labels: Tensor, order: Tensor, k: int | None, eps: float) -> tuple[Tensor, Tensor]:
+    """The gain of each document, in the order of the scores, and the discount of each rank, [1, n]."""
+    raised = labels.clamp(min=0).exp2_().sub_(1.0)
+    discount = torch.arange(2, labels.shape[1] + 2, device=labels.device, dtype=labels.dtype).log2_()[None]
+    best = raised.sort(dim=-1, descending=True).values.div_(discount)[:, :k].sum(-1, keepdim=True)
+    return raised.gather(1, order).div_(best.clamp_(min=eps)), discount
 
 
 def _compared(labels: Tensor, all_pairs: bool) -> tuple[Tensor, Tensor]:
@@ -87,14 +91,8 @@ def _compared(labels: Tensor, all_pairs: bool) -> tuple[Tensor, Tensor]:
     return labels, labels.masked_fill(absent, INFINITY)
 
 
-def _numbers(labels: Tensor) -> Tensor:
-    """The square of how many numbers each list has."""
-    return (labels > -INFINITY).sum(-1).square()
-
-
-def _weighed(scores: Tensor, weights: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None]:
-    """-sum_ij w_ij log sigmoid(s_i - s_j) of each list, and its gradient."""
-    differences = scores[:, :, None] - scores[:, None, :]
+def _weighed(differences: Tensor, weights: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None]:
+    """-sum_ij w_ij log sigmoid(s_i - s_j) of each list, and its gradient by s; the differences are overwritten."""
     values = logsigmoid(differences).mul_(weights).sum((1, 2)).neg_()
     if not gradient:
         return values, None

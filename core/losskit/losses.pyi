@@ -1,5 +1,6 @@
 """The built-in losses and wrappers by name, for type checkers; a test compares with what is registered."""
 
+from losskit_plugins.losses.adr_mse import ADRMSELoss as ADRMSELoss
 from losskit_plugins.losses.angle import AnglELoss as AnglELoss
 from losskit_plugins.losses.batch_all_triplet import BatchAllTripletLoss as BatchAllTripletLoss
 from losskit_plugins.losses.batch_hard_soft_margin_triplet import (
@@ -28,6 +29,7 @@ from losskit_plugins.losses.global_orthogonal_regularization import (
 )
 from losskit_plugins.losses.improved_contrastive import ImprovedContrastiveLoss as ImprovedContrastiveLoss
 from losskit_plugins.losses.lambda_loss import LambdaLoss as LambdaLoss
+from losskit_plugins.losses.list_mle import ListMLELoss as ListMLELoss
 from losskit_plugins.losses.list_net import ListNetLoss as ListNetLoss
 from losskit_plugins.losses.margin_mse import MarginMSELoss as MarginMSELoss
 from losskit_plugins.losses.mega_batch_margin import MegaBatchMarginLoss as MegaBatchMarginLoss
@@ -39,6 +41,7 @@ from losskit_plugins.losses.multiple_negatives_symmetric_ranking import (
     MultipleNegativesSymmetricRankingLoss as MultipleNegativesSymmetricRankingLoss,
 )
 from losskit_plugins.losses.online_contrastive import OnlineContrastiveLoss as OnlineContrastiveLoss
+from losskit_plugins.losses.p_list_mle import PListMLELoss as PListMLELoss
 from losskit_plugins.losses.rank_net import RankNetLoss as RankNetLoss
 from losskit_plugins.losses.score_mse import ScoreMSELoss as ScoreMSELoss
 from losskit_plugins.losses.softmax import SoftmaxLoss as SoftmaxLoss

@@ -67,19 +67,18 @@ def descending(scores: Tensor, where: Tensor | None = None) -> Tensor:
     return keys.argsort(dim=-1, descending=True, stable=True)
 
 
-def average_ranks(labels: Tensor) -> Tensor:
+def average_ranks(labels: Tensor, where: Tensor) -> Tensor:
     """The rank of each label in its list, 1 being the highest, [q, n]; equal labels share the mean of their ranks.
 
-    Args:
-        labels: [q, n], minus infinity on padding.
-
-    >>> average_ranks(torch.tensor([[0.5, 1.0, 0.5, -float("inf")]]))
-    tensor([[2.5000, 1.0000, 2.5000, 4.0000]])
+    >>> average_ranks(torch.tensor([[0.5, 1.0, 0.5]]), torch.tensor([[True, True, True]]))
+    tensor([[2.5000, 1.0000, 2.5000]])
     """
-    ascending = labels.sort(dim=-1).values
-    below = torch.searchsorted(ascending, labels)
-    up_to = torch.searchsorted(ascending, labels, right=True)
-    return labels.shape[-1] + 0.5 - 0.5 * (below + up_to).to(labels.dtype)
+    padded = torch.where(where, labels, float("-inf"))
+    ascending = padded.sort(dim=-1).values
+    # Padding is the lowest; beside labels of minus infinity it is left out of what lies below.
+    below = torch.maximum(torch.searchsorted(ascending, padded), (~where).sum(-1, keepdim=True))
+    up_to = torch.searchsorted(ascending, padded, right=True)
+    return (below + up_to).to(labels.dtype).mul_(-0.5).add_(labels.shape[-1] + 0.5)
 
 
 class _OverLists(torch.autograd.Function):

@@ -122,6 +122,15 @@ class Loss(nn.Module):
         """Raise where the labels of a batch, on the CPU, have values that their kind or this loss does not know."""
         check_values(type(self).__name__, self.formats, labels)
 
+    def check_lists(self, columns: int, labels: Tensor, lists: Sequence[int] | None) -> None:
+        """Raise where the labels of lists, on the CPU, are not as this loss reads them.
+
+        Args:
+            columns: of the batch.
+            labels: of the documents of all rows.
+            lists: how many documents each row has; None: as many as there are columns of them.
+        """
+
     def pairs(self, columns: Sequence[Any], drawn: Any = None) -> tuple[list[tuple[str, str]], tuple[int, ...]]:
         """The (query, document) pairs that a cross-encoder scores for columns of texts, and how many a row has.
 
@@ -451,10 +460,16 @@ class Loss(nn.Module):
                 *path, name = key.split(".")
                 setattr(self.get_submodule(".".join(path)), name, value.to(buffers[key]))
 
-    def check_idle(self, rows: int, columns: int, labels: Tensor | None) -> None:
+    def check_idle(self, rows: int, columns: int, labels: Tensor | None, lists: Sequence[int] | None = None) -> None:
         """Warn once, or raise if `strict`, of a batch that teaches one of the losses nothing.
 
         Labels on another device are not read; collators check them before.
+
+        Args:
+            rows: of the batch.
+            columns: of the batch.
+            labels: of all rows.
+            lists: how many documents each row has; None: as many as there are columns of them.
 
         Raises:
             LossError: labels of values that a loss does not know.
@@ -464,6 +479,7 @@ class Loss(nn.Module):
         for _, loss in self.tree():
             if labels is not None and not loss.inner:
                 loss.check_labels(columns, labels)
+                loss.check_lists(columns, labels, lists)
             reason = loss.idle(rows, columns, labels)
             if reason and self.strict:
                 raise LossError(type(loss).__name__, got=f"a batch that teaches nothing: {reason}")
@@ -491,6 +507,7 @@ class Loss(nn.Module):
         Raises:
             LossError: the batch does not fit. No TypeError leaves here: some trainers would call again.
         """
+        _require_texts(type(self).__name__, prompt=prompt, task=task)
         try:
             read = [unload(each) for each in (self._tokenised(inputs, prompt) if is_raw(inputs) else inputs)]
             columns = self._encoded([features for features, _ in read], [riders for _, riders in read])
@@ -516,7 +533,7 @@ class Loss(nn.Module):
             columns, labels, others = whole.columns, whole.labels, whole.tuples
             rows = whole.rows if self.row_wise else slice(0, sum(whole.tuples))
         if training:
-            self.check_idle(own, len(columns), labels)
+            self.check_idle(own, len(columns), labels, columns[-1].lists)
         self._draw(training, [column.tuples for column in columns])
         if training:
             detached = [column.map(torch.Tensor.detach) for column in columns] if self.observers else []
@@ -532,8 +549,8 @@ class Loss(nn.Module):
     def _tokenised(self, inputs: Sequence[Any], prompt: str | None) -> list[Features]:
         """The features of columns of raw texts, where the model is."""
         made = preprocess(self, inputs, prompts=None if prompt is None else {"text": prompt})
-        device = next(self.model.parameters()).device
-        return [move(features, device) for features in made]
+        like = next(self.model.parameters(), None)
+        return made if like is None else [move(features, like.device) for features in made]
 
     def _encoded(self, features: Sequence[Features], riders: Sequence[Riders]) -> list[Output]:
         """One record per column, with lists, weights and what further encoders make of it."""
@@ -705,6 +722,22 @@ def _options(cls: type) -> list[str]:
     """The names of a constructor's options."""
     constructor: Any = cls.__init__  # type: ignore[misc]
     return [name for name in list(inspect.signature(constructor).parameters)[1:] if name not in ("model", "execution")]
+
+
+def _require_texts(name: str, **given: Any) -> None:
+    """Refuse a column that a trainer has taken for what it knows by the same name itself.
+
+    Raises:
+        LossError: names the column.
+    """
+    for column, value in given.items():
+        if value is not None and not isinstance(value, str):
+            raise LossError(
+                f"the {column} for {name}",
+                expected="one text",
+                got=f"a {type(value).__name__}, which the trainer takes from a column called {column}",
+                fix="rename that column, or train with losskit.Trainer, to which it is just a column",
+            )
 
 
 def _met(needs: Iterable[str], features: Sequence[Features]) -> tuple[str, ...]:

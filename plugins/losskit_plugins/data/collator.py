@@ -58,7 +58,7 @@ class Collator:
         inputs = preprocess(self.loss, columns, inputs=found.inputs, prompts=self.prompts, weights=weights)
         labels = _labels(found, checked)
         if not self.loss.execution.gather:  # else other processes' rows count too
-            self.loss.check_idle(len(rows), len(columns), labels)
+            self.loss.check_idle(len(rows), len(columns), labels, inputs[-1].get("lists"))
         return {"inputs": inputs, "labels": labels}
 
 

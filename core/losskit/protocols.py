@@ -130,8 +130,18 @@ class Regularizer(Protocol):
 
 @runtime_checkable
 class Weighting(Protocol):
-    """Weights of document pairs in listwise losses."""
+    """Weights of the pairs of documents in a list, constants that depend on no other list.
+
+    Optional: `all_pairs`, True where pairs count whatever their labels; else those of which the first document's
+    label is the higher one.
+    """
 
     def __call__(self, gain: Tensor, discount: Tensor, true_sorted: Tensor) -> Tensor:
-        """[b, n], [1, n], [b, n] to a weight that broadcasts to [b, n, n]."""
+        """Weights of the pairs (i, j), which broadcast to [b, n, n].
+
+        Args:
+            gain: [b, n], of documents in the order of their scores; 0 on padding.
+            discount: [1, n], of ranks.
+            true_sorted: [b, n], labels in that order, none below 0; 0 on padding.
+        """
         ...

@@ -116,6 +116,20 @@ class Lopsided:
         return (a.embedding - b.embedding).sum(-1)
 
 
+class Unfinished:
+    """A weighting that divides by the gain, which is 0 on padding."""
+
+    def __call__(self, gain, discount, true_sorted):
+        return (1 / gain)[:, :, None]
+
+
+class Shared:
+    """A weighting that divides by the highest gain of all lists."""
+
+    def __call__(self, gain, discount, true_sorted):
+        return (gain / gain.max())[:, :, None]
+
+
 BROKEN = {
     "additivity": Subject(Sums),
     "executions": Subject(Sums),
@@ -133,7 +147,44 @@ BROKEN = {
     "identity": Subject(Doubles, kind="wrapper", equals=Sound),
     "diagonal": Subject(Lopsided, kind="similarity"),
     "transform": Subject(Lopsided, kind="similarity"),
+    "weights": Subject(Unfinished, kind="weighting"),
+    "of-lists-alone": Subject(Shared, kind="weighting"),
 }
+
+
+class Negative:
+    def __call__(self, gain, discount, true_sorted):
+        return -gain[:, :, None]
+
+
+class OfDocuments:
+    def __call__(self, gain, discount, true_sorted):
+        return torch.cat([gain, gain])[:, :, None]
+
+
+class OfOneType:
+    def __call__(self, gain, discount, true_sorted):
+        return torch.tensor(1.0, device=gain.device)
+
+
+class WritesGains:
+    def __call__(self, gain, discount, true_sorted):
+        return gain.add_(1.0)[:, :, None]
+
+
+@pytest.mark.parametrize(
+    ("make", "words", "expected"),
+    [
+        (Unfinished, "weights are no numbers of 0 or more", "0 or more, and finite"),
+        (Negative, "weights are no numbers of 0 or more", "0 or more, and finite"),
+        (OfDocuments, "weights have another shape", r"one that broadcasts to [5, 5, 5]"),
+        (OfOneType, "weights have another type", "torch.float64"),
+        (WritesGains, "a weighting changes its inputs", "the gains, discounts and labels as they were"),
+    ],
+)
+def test_weights_are_numbers_of_pairs(make, words, expected):
+    (found,) = check(Subject(make, kind="weighting"), only=["weights"])
+    assert (found.status, found.message, found.expected) == ("failed", words, expected)
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -145,7 +196,8 @@ def test_every_law_can_fail(name):
 
 
 def test_the_laws_are_all_tried_above():
-    known = {law.id for kind in ("loss", "wrapper", "similarity", "regularizer") for law in laws(kind)}
+    kinds = ("loss", "wrapper", "similarity", "regularizer", "weighting")
+    known = {law.id for kind in kinds for law in laws(kind)}
     assert known == {*BROKEN, "dropout"}
 
 

@@ -49,6 +49,8 @@ def over_lists(
     >>> over_lists(squares, torch.tensor([[1.0, 2.0], [3.0, 0.0]]), counts=(2, 1))
     (tensor([5., 9.]), tensor([2, 1]))
     """
+    if not scores.shape[1]:
+        return scores.sum(1), scores.new_zeros(len(scores), dtype=torch.long)
     made: tuple[Tensor, Tensor] = _OverLists.apply(terms, counts, order, scores, *others)  # type: ignore[no-untyped-call]
     return made
 
@@ -115,7 +117,8 @@ def _in_blocks(
     pairs = PAIRS if scores.is_cpu else PAIRS_ELSEWHERE
     if lists * width * width <= pairs:
         return terms(*tensors, gradient=wanted)
-    lengths = [width] * lists if counts is None else list(counts)
+    # A list without documents has a place of padding.
+    lengths = [width] * lists if counts is None else [max(1, count) for count in counts]
     order = sorted(range(lists), key=lengths.__getitem__)
     blocks = _blocks([lengths[place] for place in order], pairs)
     places = torch.tensor(order, device=scores.device, dtype=torch.long)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .forward_laws import dropout, executions, order, padding, untouched
-from .kind_laws import diagonal, identity, transform
+from .kind_laws import diagonal, identity, of_lists_alone, transform, weights
 from .law import Check, Law
 from .saving_laws import config, owned_state, pickled
 from .stage_laws import additivity, compiles, degenerate, half_precision, masking, meta
@@ -16,6 +16,8 @@ __all__ = ["ALL", "check", "laws"]
 ALL: tuple[Law, ...] = (
     diagonal,
     transform,
+    weights,
+    of_lists_alone,
     additivity,
     executions,
     dropout,

@@ -75,7 +75,7 @@ def _executed(subject: Subject, execution: Execution, dropout: float = 0.0) -> R
     return forward(subject, loss)
 
 
-@law(5, "loss", "wrapper", "similarity", "regularizer")
+@law(5, "loss", "wrapper", "similarity", "regularizer", "weighting")
 def order(subject: Subject) -> None:
     """The order of rows does not matter."""
     loss = subject.build()
@@ -92,7 +92,7 @@ def order(subject: Subject) -> None:
         require_equal(f"rows in the order {permuted}", expected, got)
 
 
-@law(5, "loss", "wrapper", "similarity", "regularizer")
+@law(5, "loss", "wrapper", "similarity", "regularizer", "weighting")
 def padding(subject: Subject) -> None:
     """More padding of the features changes nothing."""
     loss = subject.build()
@@ -110,7 +110,7 @@ def _padded(features: Features) -> Features:
     return {key: widened(value) for key, value in features.items()}
 
 
-@law(6, "loss", "wrapper", "similarity", "regularizer")
+@law(6, "loss", "wrapper", "similarity", "regularizer", "weighting")
 def untouched(subject: Subject) -> None:
     """A call leaves its inputs, global random state, default dtype and the model's mode as they were."""
     for training in (True, False):

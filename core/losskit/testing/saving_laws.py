@@ -17,7 +17,7 @@ from .subject import Subject
 __all__ = ["config", "owned_state", "pickled"]
 
 
-@law(9, "loss", "wrapper", "regularizer")
+@law(9, "loss", "wrapper", "regularizer", "weighting")
 def config(subject: Subject) -> None:
     """`losskit.build` makes the same loss from `get_config_dict`, also after a way through JSON."""
     loss = subject.build()
@@ -30,7 +30,7 @@ def config(subject: Subject) -> None:
     require_equal("the loss built from its configuration", forward(subject, loss), forward(subject, again))
 
 
-@law(9, "loss", "wrapper", "similarity", "regularizer")
+@law(9, "loss", "wrapper", "similarity", "regularizer", "weighting")
 def pickled(subject: Subject) -> None:
     """A pickled loss, with its encoder, is the same loss."""
     loss = subject.build()

@@ -80,7 +80,7 @@ def _share(weight: Any, key: str) -> Any:
     return weight[key] if isinstance(weight, dict) else weight
 
 
-@law(5, "loss", "wrapper", "similarity", "regularizer")
+@law(5, "loss", "wrapper", "similarity", "regularizer", "weighting")
 def masking(subject: Subject) -> None:
     """What stands at masked positions of records, or of scored lists, changes nothing."""
     loss, columns, labels = _prepared(subject)
@@ -114,7 +114,7 @@ def _require_masked_scores_unread(loss: ScoreLoss) -> None:
         raise Violation("a gradient reaches masked scores", "zeros", expected.gradients[0].tolist())
 
 
-@law(7, "loss", "wrapper", "similarity", "regularizer")
+@law(7, "loss", "wrapper", "similarity", "regularizer", "weighting")
 def degenerate(subject: Subject) -> None:
     """Zero, identical, huge and tiny records, equal labels and a single row: finite and connected, or a clear error."""
     for name, change in DEGENERATE.items():
@@ -156,7 +156,7 @@ def _require_finite(name: str, loss: Loss, columns: Sequence[Output], labels: Te
             raise Violation(f"{name}: the {what} is not finite", "finite numbers", "NaN or infinity")
 
 
-@law(8, "loss", "wrapper", "similarity", "regularizer")
+@law(8, "loss", "wrapper", "similarity", "regularizer", "weighting")
 def half_precision(subject: Subject) -> None:
     """Records in bfloat16 and float16 give the gradient of float64 on the same rounded records, within 2 %."""
     for dtype in (torch.bfloat16, torch.float16):
@@ -173,7 +173,7 @@ def _cast(column: Output, dtype: torch.dtype) -> Output:
     return column.map(lambda tensor: as_leaf(tensor.to(dtype) if tensor.is_floating_point() else tensor))
 
 
-@law(10, "loss", "wrapper", "similarity", "regularizer")
+@law(10, "loss", "wrapper", "similarity", "regularizer", "weighting")
 def meta(subject: Subject) -> None:
     """`compute` and its backward run on the meta device: they read nothing on the host."""
     loss, columns, labels = _prepared(subject)
@@ -185,7 +185,7 @@ def meta(subject: Subject) -> None:
     value.backward()
 
 
-@law(10, "loss", "wrapper", "similarity", "regularizer")
+@law(10, "loss", "wrapper", "similarity", "regularizer", "weighting")
 def compiles(subject: Subject) -> None:
     """`compute` is one graph for torch.compile, and gives the same."""
     loss, columns, labels = _prepared(subject)

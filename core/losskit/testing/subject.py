@@ -15,6 +15,7 @@ from ..features import unload
 from ..loss import Loss, Value
 from ..output import Output
 from ..protocols import Regularizer
+from ..registry import get
 from .batches import CLASSES, Batch, random_batch
 from .toys import ToyEncoder
 
@@ -26,9 +27,9 @@ class Subject:
     """A component with an encoder family and a format.
 
     Args:
-        make: a loss's class, or a function from a model to the loss; the class of a similarity or regularizer, or a
-            function that makes one.
-        kind: "loss", "wrapper", "similarity" or "regularizer".
+        make: a loss's class, or a function from a model to the loss; the class of a similarity, regularizer or
+            weighting, or a function that makes one.
+        kind: "loss", "wrapper", "similarity", "regularizer" or "weighting".
         family: of the toy encoder.
         form: the data; None: the first format.
         negatives: columns that a starred input gives.
@@ -102,12 +103,12 @@ def subjects(
     Args:
         make: as in `Subject`.
         kind: as in `Subject`.
-        families: of encoders; None: those of its card.
+        families: of encoders; None: those of its card, dense where it names none.
         settings: further arguments of `Subject`.
     """
     first = Subject(make, kind, **settings)
     if families is None:
-        families = first.card.encoders if first.card is not None else ("dense",)
+        families = (first.card.encoders if first.card is not None else ()) or ("dense",)
     found = [replace(first, family=family) for family in families]
     if first.form is not None:
         return found
@@ -147,5 +148,15 @@ class _Regularized(Loss):
         return self.regularizer(columns[0][rows], columns[1][rows])
 
 
-_AROUND: dict[str, Callable[[Any, Any], Loss]] = {"similarity": _Reading, "regularizer": _Regularized}
+def _weighted(model: Any, weighting: Any) -> Loss:
+    """The loss that weightings are made for."""
+    loss: Loss = get("loss", "lambda").load()(model, weighting)
+    return loss
+
+
+_AROUND: dict[str, Callable[[Any, Any], Loss]] = {
+    "similarity": _Reading,
+    "regularizer": _Regularized,
+    "weighting": _weighted,
+}
 """Per kind of component that is none itself, a loss that holds it under the name of its kind."""

@@ -9,11 +9,14 @@ import torch
 from cross_parity import Table, incumbent_table, lists, pairs, require_cross_equal, tuples
 from torch import nn
 
+from losskit.testing.compare import TOLERANCE
+
 original = pytest.importorskip("sentence_transformers.cross_encoder.losses")
 compat = pytest.importorskip("losskit_compat.cross_encoder.losses")
 
 LISTS = lists([1, 0, 2], [0, 1], [3], [0, 0], [2, 1, 1, 0, 0])
 RANKED = lists([2, 1, 0], [1, 0], [3], [0, 0], [2, 1, 1, 0, 0])
+UNRANKED = lists([0, 2, 1], [-1, 1], [3], [2, 5, 1, 4, 0])
 BINARY = pairs([1, 0, 0, 1, 1])
 SCORES = pairs([0.25, 0.0, 1.0, 0.5, 0.75])
 CLASSES = pairs([0, 2, 1, 1, 0], classes=3)
@@ -52,12 +55,33 @@ CASES = [
     ("LambdaLoss", LISTS, lambda lib: {"weighting_scheme": original.NDCGLoss2PPScheme(), "eps": 1.0}),
     ("LambdaLoss", LISTS, lambda lib: {"weighting_scheme": own_scheme(lib), "activation_fn": nn.Tanh()}),
     ("RankNetLoss", LISTS, lambda lib: {}),
+    ("ADRMSELoss", LISTS, lambda lib: {}),
+    ("ADRMSELoss", LISTS, lambda lib: {"alpha": 3.0, "activation_fn": nn.Sigmoid(), "mini_batch_size": 4}),
+    ("ListMLELoss", RANKED, lambda lib: {}),
+    ("ListMLELoss", UNRANKED, lambda lib: {"respect_input_order": False, "activation_fn": nn.Tanh()}),
+    ("PListMLELoss", RANKED, lambda lib: {}),
+    ("PListMLELoss", UNRANKED, lambda lib: {"respect_input_order": False, "mini_batch_size": 1}),
+    ("PListMLELoss", RANKED, lambda lib: {"lambda_weight": None, "activation_fn": nn.Sigmoid()}),
+    ("PListMLELoss", RANKED, lambda lib: {"lambda_weight": lib.PListMLELambdaWeight(by_rank)}),
+    ("PListMLELoss", RANKED, lambda lib: {"lambda_weight": original.PListMLELambdaWeight(by_rank)}),
+    ("MultipleNegativesRankingLoss", tuples(4), lambda lib: {"num_negatives": None}),
+    (
+        "MultipleNegativesRankingLoss",
+        tuples(4, 2),
+        lambda lib: {"num_negatives": 9, "scale": 3, "activation_fn": nn.Identity()},
+    ),
+    ("CachedMultipleNegativesRankingLoss", tuples(4, 1), lambda lib: {"num_negatives": None, "mini_batch_size": 3}),
     (
         "RankNetLoss",
         LISTS,
         lambda lib: {"k": 2, "sigma": 2.0, "eps": 0.1, "reduction_log": "natural", "activation_fn": nn.ReLU()},
     ),
 ]
+
+
+def by_rank(mask):
+    """Weights of ranks of the user's own."""
+    return mask / (1 + mask.cumsum(1).double())
 
 
 def own_scheme(lib):
@@ -77,7 +101,10 @@ def named(value):
 @pytest.mark.parametrize(("name", "batch", "options"), CASES, ids=named)
 def test_values_and_gradients(name, batch, options):
     theirs, ours = (partial(getattr(lib, name), **options(lib)) for lib in (original, compat))
-    require_cross_equal(theirs, ours, batch)
+    if name.startswith("Cached"):  # the original fills gradients in a hook of the backward
+        theirs = partial(original.MultipleNegativesRankingLoss, num_negatives=None)
+    # The original adds 1e-10 to the sum of the weights.
+    require_cross_equal(theirs, ours, batch, tolerance=1e-9 if name == "PListMLELoss" else TOLERANCE)
 
 
 PRINTED = [case for case in CASES if hasattr(getattr(original, case[0]), "get_config_dict")]

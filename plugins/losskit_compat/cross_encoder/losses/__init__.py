@@ -3,6 +3,7 @@
 Modules have the incumbent's names too: `losskit_compat.cross_encoder.losses.lambda_loss` and so on.
 """
 
+from .adr_mse import ADRMSELoss
 from .binary_cross_entropy import BinaryCrossEntropyLoss
 from .cached_multiple_negatives_ranking import CachedMultipleNegativesRankingLoss
 from .cross_entropy import CrossEntropyLoss
@@ -14,18 +15,22 @@ from .lambda_loss import (
     NDCGLoss2Scheme,
     NoWeightingScheme,
 )
+from .list_mle import ListMLELoss
 from .list_net import ListNetLoss
 from .margin_mse import MarginMSELoss
 from .mse import MSELoss
 from .multiple_negatives_ranking import MultipleNegativesRankingLoss
+from .plist_mle import PListMLELambdaWeight, PListMLELoss
 from .rank_net import RankNetLoss
 
 __all__ = [
+    "ADRMSELoss",
     "BinaryCrossEntropyLoss",
     "CachedMultipleNegativesRankingLoss",
     "CrossEntropyLoss",
     "LambdaLoss",
     "LambdaRankScheme",
+    "ListMLELoss",
     "ListNetLoss",
     "MSELoss",
     "MarginMSELoss",
@@ -34,5 +39,7 @@ __all__ = [
     "NDCGLoss2PPScheme",
     "NDCGLoss2Scheme",
     "NoWeightingScheme",
+    "PListMLELambdaWeight",
+    "PListMLELoss",
     "RankNetLoss",
 ]

@@ -8,11 +8,10 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from losskit import Weighting
-from losskit.errors import LossError
 from losskit_plugins.losses import lambda_loss as native
 from losskit_plugins.weightings import lambda_rank, ndcg_loss1, ndcg_loss2, ndcg_loss2pp, no_weighting
 
-from ..base import IDENTITY, Activation, Listwise
+from ..base import IDENTITY, Activation, Listwise, constant
 
 __all__ = [
     "BaseWeightingScheme",
@@ -120,10 +119,7 @@ class LambdaLoss(Listwise, native.LambdaLoss):
 
     @weighting_scheme.setter
     def weighting_scheme(self, scheme: BaseWeightingScheme | None) -> None:
-        if scheme is not None and any(parameter.requires_grad for parameter in scheme.parameters()):
-            fix = "write the weights of its pairs out in a loss of your own"
-            name = f"{type(self).__name__}.weighting_scheme"
-            raise LossError(name, expected="constant weights", got=f"{type(scheme).__name__} with parameters", fix=fix)
+        constant(f"{type(self).__name__}.weighting_scheme", scheme)
         self.exchange("weighting", NoWeightingScheme() if scheme is None else scheme)
 
     @property

@@ -277,7 +277,8 @@ def test_fsdp_refuses_what_would_hang() -> None:
         assert message.startswith("GradCache with FSDP: expected one forward per column on every rank")
 
 
-WORKING = [each for each in COMBINATIONS if not each.refused]
+# A cross-encoder's pairs are formed before they are scored, so nothing is gathered with one.
+WORKING = [each for each in COMBINATIONS if not each.refused and each.family != "cross-encoder"]
 Found = tuple[float, dict[str, Tensor]]
 
 

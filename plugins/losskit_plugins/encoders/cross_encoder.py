@@ -119,6 +119,24 @@ class CrossEncoder(nn.Module):
         return self.transformer.config.num_labels or 1
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """What its outputs are called, in their order; empty where nobody has said."""
+        names = tuple(self.transformer.config.id2label.values())
+        return () if all(name == f"LABEL_{place}" for place, name in enumerate(names)) else names
+
+    @classes.setter
+    def classes(self, names: Sequence[str]) -> None:
+        if len(names) != self.num_labels:
+            raise ModelError(
+                "the classes of the cross-encoder",
+                expected=f"a name for each of its {self.num_labels} outputs",
+                got=", ".join(names),
+                fix="give the encoder num_labels as many as there are classes",
+            )
+        config = self.transformer.config
+        config.id2label, config.label2id = dict(enumerate(names)), {name: place for place, name in enumerate(names)}
+
+    @property
     def max_length(self) -> int | None:
         """The most tokens of a pair."""
         return self.tokenizer.max_length

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from losskit import build
-from losskit.errors import RecipeError
+from losskit.errors import DataError, RecipeError
 from losskit.hooks import Hooks
 from losskit.recipe import Recipe
 from losskit.yaml12 import parse_yaml
@@ -194,6 +194,7 @@ class Job:
         logger.info("%d rows of %s: %s", len(rows), self.shown.data.train.path, matched.summary())
         if isinstance(loss, Loss):
             _fit_inputs(loss.encoder, rows, matched)
+            matched = _with_classes_of(loss.encoder, matched)
         return Trainer(
             loss=loss,
             train_dataset=rows,
@@ -262,6 +263,27 @@ def _fit_inputs(encoder: Encoder, rows: Iterable[Mapping[str, Any]], matched: Ma
     fit = getattr(encoder, "fit_inputs", None)
     if fit is not None and encoder.family == "cross-encoder":
         fit(pair for row in rows for pair in query_document_pairs([[row[each.data]] for each in matched.columns])[0])
+
+
+def _with_classes_of(encoder: Encoder, matched: Match) -> Match:
+    """Classes that the data calls by name as the outputs of a cross-encoder have them; one without names takes these.
+
+    Raises:
+        DataError: a class that the encoder has no output for.
+    """
+    known = getattr(encoder, "classes", None)
+    if known is None or matched.label is None or matched.label.classes is None:
+        return matched
+    if not known:
+        encoder.classes = matched.label.classes  # type: ignore[attr-defined]
+        return matched
+    foreign = [name for name in matched.label.classes if name not in known]
+    if foreign:
+        raise DataError(
+            f"{matched.where}, column {matched.label.data!r}", expected=f"classes of the encoder ({', '.join(known)})",
+            got=", ".join(foreign),
+        )  # fmt: skip
+    return replace(matched, label=replace(matched.label, classes=known))
 
 
 def choose_execution(encoder: Encoder) -> Execution:

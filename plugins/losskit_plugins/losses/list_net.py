@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional
 
 from losskit import Card, Execution, Format, ScoreLoss, Similarity
 from losskit.math import masked_log_softmax, masked_softmax
@@ -18,25 +20,26 @@ def list_net(
     scores: Float[Tensor, "queries documents"],
     labels: Float[Tensor, "queries documents"],
     *,
-    where: Bool[Tensor, "queries documents"],
-) -> Float[Tensor, ""]:
-    """mean over queries of -sum_j softmax(y)_j log softmax(s)_j.
+    where: Bool[Tensor, "queries documents"] | None = None,
+) -> Float[Tensor, " queries"]:
+    """-sum_j softmax(y)_j log softmax(s)_j of each query.
 
     Args:
         scores: of each query's documents.
         labels: their relevance; minus infinity gives a document the probability 0.
-        where: True where there is a document.
+        where: True where there is a document; None: everywhere.
 
     A list without documents, or without one that has a probability, counts as a loss of 0.
 
-    >>> import torch
     >>> scores, labels = torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0]])
     >>> list_net(scores, labels, where=torch.tensor([[True, True, False]]))
-    tensor(0.6931)
+    tensor([0.6931])
     """
+    if where is None and scores.shape[1]:  # the masked form, at less cost
+        return functional.cross_entropy(scores, labels.softmax(1).nan_to_num(0.0), reduction="none")
+    where = torch.ones_like(scores, dtype=torch.bool) if where is None else where
     relevance = masked_softmax(labels, where & (labels > float("-inf")))
-    total = -(relevance * masked_log_softmax(scores, where)).sum()
-    return total / max(1, scores.shape[0])
+    return -(relevance * masked_log_softmax(scores, where)).sum(1)
 
 
 class ListNetLoss(ScoreLoss):
@@ -44,7 +47,7 @@ class ListNetLoss(ScoreLoss):
 
     Args:
         model: any encoder: a cross-encoder's scores, or the similarities of an embedding one.
-        activation: applied to the scores first.
+        activation: applied to the scores first; a name, or from Python any function.
         similarity: for encoders that embed; None: cosine on dense, dot on sparse, maxsim on multi-vector.
         scale: for encoders that embed, factor of the similarity.
         execution: how records come about.
@@ -64,7 +67,10 @@ class ListNetLoss(ScoreLoss):
   booktitle = {Proceedings of the 24th International Conference on Machine Learning},
   year = {2007}
 }""",
+        requirements=["Labels whose differences count: a document is e times as relevant for each 1 more."],
+        relations=["list-mle and lambda learn from the order of labels."],
     )
+    uses_weights = True
 
     def __init__(
         self,
@@ -81,6 +87,6 @@ class ListNetLoss(ScoreLoss):
         """A single document has probability 1 whatever its score."""
         return "" if labels is None or labels.numel() > rows else "every list has one document"
 
-    def score(self, scores: Tensor, labels: Tensor, where: Tensor) -> Tensor:
-        """The loss of scored lists."""
+    def per_query(self, scores: Tensor, labels: Tensor, where: Tensor | None) -> Tensor:
+        """The loss of each scored list."""
         return list_net(scores, labels.to(scores.dtype), where=where)

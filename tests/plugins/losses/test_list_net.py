@@ -17,7 +17,7 @@ SUBJECTS = [
     *subjects(ListNetLoss, families=["dense", "sparse", "cross-encoder"], form=LISTS),
     *subjects(ListNetLoss, families=["dense", "cross-encoder"], form=COLUMNS, negatives=2),
     *subjects(partial(ListNetLoss, activation="sigmoid"), families=["cross-encoder"], form=LISTS),
-    *subjects(partial(ListNetLoss, similarity="euclidean", scale=2.0), families=["dense"], form=LISTS),
+    *subjects(partial(ListNetLoss, similarity="euclidean", scale=2.0), families=["dense"], form=LISTS, weights=True),
 ]
 COUNTS = (3, 1, 0, 2)
 
@@ -118,7 +118,18 @@ def test_refuses_what_does_not_fit():
 def test_documents_without_a_probability_cost_nothing():
     scores = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([[1.0, -torch.inf, 0.5], [-torch.inf] * 3], dtype=torch.float64)
-    value = list_net(scores, labels, where=torch.ones(2, 3, dtype=torch.bool))
     share = torch.tensor([1.0, 0.5], dtype=torch.float64).softmax(0)
     expected = -(share * scores[0].log_softmax(0)[[0, 2]]).sum() / 2
-    require_equal("by hand", differentiate(expected, [scores]), differentiate(value, [scores]))
+    expected = differentiate(expected, [scores])
+    for where in (None, torch.ones(2, 3, dtype=torch.bool)):
+        value = list_net(scores, labels, where=where).mean()
+        require_equal("by hand", expected, differentiate(value, [scores]))
+
+
+def test_sample_weights_are_those_of_lists():
+    scores, labels, weights = torch.randn(6), torch.randn(6), torch.tensor([2.0, 0.5, 7.0, 3.0])
+    items = torch.cat([weight.expand(count) for weight, count in zip(weights, COUNTS, strict=True)])
+    got = ListNetLoss().compute([Output(scores, lists=COUNTS, parts={"weight": items})], labels, slice(0, 4))
+    rows = zip(scores.double().split(list(COUNTS)), labels.double().split(list(COUNTS)), strict=True)
+    expected = sum(weight * by_loops([own], [wanted]) for weight, (own, wanted) in zip(weights, rows, strict=True)) / 4
+    torch.testing.assert_close(got.double(), expected)

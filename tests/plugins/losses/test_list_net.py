@@ -127,9 +127,9 @@ def test_documents_without_a_probability_cost_nothing():
 
 
 def test_sample_weights_are_those_of_lists():
-    scores, labels, weights = torch.randn(6), torch.randn(6), torch.tensor([2.0, 0.5, 7.0, 3.0])
+    scores, labels = torch.randn(2, 6, dtype=torch.float64)
+    weights = torch.tensor([2.0, 0.5, 7.0, 3.0])
     items = torch.cat([weight.expand(count) for weight, count in zip(weights, COUNTS, strict=True)])
     got = ListNetLoss().compute([Output(scores, lists=COUNTS, parts={"weight": items})], labels, slice(0, 4))
-    rows = zip(scores.double().split(list(COUNTS)), labels.double().split(list(COUNTS)), strict=True)
-    expected = sum(weight * by_loops([own], [wanted]) for weight, (own, wanted) in zip(weights, rows, strict=True)) / 4
-    torch.testing.assert_close(got.double(), expected)
+    rows = zip(weights, scores.split(list(COUNTS)), labels.split(list(COUNTS)), strict=True)
+    torch.testing.assert_close(got, sum(weight * by_loops([own], [wanted]) for weight, own, wanted in rows) / 4)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from losskit import Card, Execution, Format, Loss, Output, Wrapper
+from losskit.card import split_input
 from losskit.errors import LossError, check_number
 from losskit.loss import Value
 from losskit.wrapper import prefixed
@@ -31,7 +32,8 @@ class WeightedSumLoss(Wrapper):
         execution: how records come about.
 
     Raises:
-        LossError: no loss, a weight without a loss or that is none, or losses that no common data fits.
+        LossError: no loss, a weight without a loss or that is none, losses that no common data fits, or with a
+            cross-encoder losses that score other pairs of the same texts.
     """
 
     card = Card(
@@ -54,6 +56,8 @@ class WeightedSumLoss(Wrapper):
         self.weights = None if weights is None else dict(weights)
         self._check_options()
         self._check_inner()
+        if model is not None and self.encoder.family == "cross-encoder":
+            self.drawn_pairs(_some_texts(self.formats[0]))  # which says whether they agree
 
     @property
     def inner(self) -> Mapping[str, Loss]:
@@ -143,8 +147,8 @@ class WeightedSumLoss(Wrapper):
             if made[name] != made[first]:
                 raise LossError(
                     f"{type(self).__name__}.losses.{name}",
-                    expected=f"the pairs of texts that {first} scores",
-                    got="others",
+                    expected=f"the pairs of texts that {first} scores, as all share their scores",
+                    got=f"others, of {type(self.losses[name]).__name__}",
                     fix="train with each loss alone",
                 )
         return made[first]
@@ -186,6 +190,19 @@ def _named(name: str, losses: Mapping[str, Loss]) -> nn.ModuleDict:
     if slashed:
         raise LossError(f"{name}.losses", expected="names without a slash", got=", ".join(slashed))
     return modules
+
+
+def _some_texts(form: Format) -> list[list[Any]]:
+    """Columns of a format, all texts in them different."""
+    names = [split_input(name) for name in form.inputs]
+    columns = [name for name, suffix in names for _ in range(2 if suffix in ("*", "+") else 1)]
+    return [
+        [
+            [f"{place} {row} {text}" for text in range(2)] if name == "documents" else f"{place} {row}"
+            for row in range(6)
+        ]
+        for place, name in enumerate(columns)
+    ]
 
 
 def _labels_for(loss: Loss, labels: Tensor | None) -> Tensor | None:

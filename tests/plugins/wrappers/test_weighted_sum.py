@@ -222,6 +222,37 @@ def test_losses_that_score_other_pairs_are_refused():
     columns, labels = [["a", "b"], [["c"], ["d", "e"]]], [torch.ones(1), torch.ones(2)]
     same = WeightedSumLoss(model, {"one": ListNetLoss(model), "two": ListNetLoss(model)})
     torch.testing.assert_close(same(columns, labels)["one"], ListNetLoss(model)(columns, labels))
-    other = WeightedSumLoss(model, {"one": ListNetLoss(model), "two": Reversed(model)})
-    with pytest.raises(LossError, match=r"losses.two: expected the pairs of texts that one scores, got others"):
-        other(columns, labels)
+    with pytest.raises(
+        LossError, match=r"losses.two: expected the pairs of texts that one scores, .*got others, of Rev"
+    ):
+        WeightedSumLoss(model, {"one": ListNetLoss(model), "two": Reversed(model)})
+
+
+DRAWN = "cross-multiple-negatives-ranking"
+
+
+@pytest.mark.parametrize(
+    "other", [DRAWN, "list-net", {"name": "weighted-sum", "losses": {"inner": "margin-mse"}}], ids=str
+)
+def test_refuses_losses_that_would_score_other_pairs(other):
+    losses = {"drawn": DRAWN, "other": other}
+    with pytest.raises(
+        LossError, match=r"WeightedSumLoss\.losses\.other: expected the pairs of texts that drawn scores"
+    ):
+        losskit.build({"name": "weighted-sum", "losses": losses}, ToyEncoder("cross-encoder"))
+
+
+@pytest.mark.parametrize("names", [("margin-mse", "list-net"), (DRAWN, DRAWN)], ids="-".join)
+def test_losses_of_the_same_pairs_share_their_scores(names):
+    toy = ToyEncoder("cross-encoder", seed=0)
+    first, second = ({"name": name, **({"num_negatives": None} if name == DRAWN else {})} for name in names)
+    second["activation"] = "tanh"
+    columns = [["q", "r", "s"], ["a b", "b", "c"], ["d", "e f", "g"]]
+    labels = None if names[0] == DRAWN else torch.tensor([[2.0, 1.0], [0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    together = losskit.build({"name": "weighted-sum", "losses": {"a": first, "b": second}, "weights": {"b": 3.0}}, toy)
+    forwards = []
+    toy.register_forward_hook(lambda *_: forwards.append(1))
+    got = together(columns, labels)
+    assert len(forwards) == 1
+    alone = [losskit.build(each, toy)(columns, labels) for each in (first, second)]
+    torch.testing.assert_close(got, {"a": alone[0], "b": 3 * alone[1]})

@@ -69,7 +69,9 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     texts = list(texts)
     for position, text in enumerate(texts):
         if not isinstance(text, str):
-            raise DataError(f"text {position + 1} of {len(texts)}", expected="a string", got=_short(text))
+            raise DataError(
+                f"text {position + 1} of {len(texts)}", expected="a string", got=_short(text), fix=_fix(text)
+            )
     return texts
 
 
@@ -85,8 +87,9 @@ def check_pairs(pairs: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
     for position, pair in enumerate(pairs):
         if not _is_pair(pair):
             raise DataError(
-                f"pair {position + 1} of {len(pairs)}", expected="(query, document), both strings", got=_short(pair)
-            )
+                f"pair {position + 1} of {len(pairs)}", expected="(query, document), both strings", got=_short(pair),
+                fix=_fix(*pair[1:]) if isinstance(pair, list | tuple) else "",
+            )  # fmt: skip
     return [(query, document) for query, document in pairs]
 
 
@@ -97,3 +100,9 @@ def _is_pair(pair: object) -> bool:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _fix(*documents: object) -> str:
+    """Where numbers stand in the place of a text."""
+    numbers = (isinstance(each, list | tuple) and each and isinstance(each[0], int | float) for each in documents)
+    return "for rows of features take the encoder mlp" if any(numbers) else ""

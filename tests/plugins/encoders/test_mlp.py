@@ -215,6 +215,8 @@ class TestRefusals:
         encoder = CrossEncoder(make_model("classifier"), tokenizer=word_piece)
         with pytest.raises(DataError, match=r"expected \(query, document\), both strings, got \('q0', \[0\.0, 10\.0"):
             encoder.preprocess(PAIRS)
+        with pytest.raises(DataError, match="Fix: for rows of features take the encoder mlp"):
+            encoder.encode(PAIRS)
         with pytest.raises(LosskitError, match="similarity"):
             losskit.build({"name": "list-net", "similarity": "dot"}, MLPEncoder(3))
 

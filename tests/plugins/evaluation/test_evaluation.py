@@ -216,7 +216,7 @@ class TestRefusals:
 
     def test_features_where_texts_are_embedded(self):
         data = RankedLists(["n"], [[[1.0, 2.0], [0.0, 1.0]]], [[1.0, 0.0]])
-        with pytest.raises(DataError, match=r"text 1 of 2: expected a string, got \[1\.0, 2\.0\]"):
+        with pytest.raises(DataError, match=r"text 1 of 2: expected a string, got \[1\.0, 2\.0\]\. Fix: for rows of"):
             evaluate(Compass(), data)
 
     def test_metrics(self):

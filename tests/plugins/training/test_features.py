@@ -14,9 +14,14 @@ from transformers import TrainerCallback
 
 import losskit
 from losskit import DataError
+from losskit.recipe import read_recipe
 from losskit_plugins.encoders.mlp import MLPEncoder
+from losskit_plugins.training.job import check
 
 FEATURES = 4
+ROOT = Path(__file__).resolve().parents[3]
+RECIPES = sorted((ROOT / "docs" / "recipes").glob("ltr-*.yaml"))
+SHARED = ROOT.parent / "shared" / "data" / "ltr_lightgbm"
 
 
 def write(path: Path, queries: int, seed: int) -> Path:
@@ -104,3 +109,20 @@ def test_refuses_features_that_were_not_trained_on(recipe: dict[str, Any], tmp_p
         losskit.train(recipe)
     run = losskit.train(recipe, **{"encoder.features": 5})
     assert losskit.load(run.path).deviation.tolist()[2:] == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the data sets are not there")
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+class TestRecipes:
+    def test_names_options_and_columns_fit(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(ROOT)
+        found = check(read_recipe([path]))
+        assert path.stem == f"ltr-{found.loss.spec.name}"
+        assert found.matched is not None
+        assert found.matched.inputs == ("query", "documents")
+
+    @pytest.mark.slow
+    def test_it_learns(self, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(ROOT)
+        run = losskit.train(path, output=tmp_path / "run", **{"training.epochs": 2})
+        assert run.after["ndcg-exp@10"] > run.before["ndcg-exp@10"] + 0.02

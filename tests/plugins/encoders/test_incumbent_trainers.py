@@ -13,7 +13,7 @@ from torch import nn
 from transformers import BertForSequenceClassification, BertModel, PreTrainedTokenizerBase
 
 import losskit
-from losskit import Direct, GradCache
+from losskit import Card, Direct, Format, GradCache, Loss, LossError
 
 from .conftest import TEXTS, bert_config
 
@@ -29,6 +29,9 @@ pytestmark = [
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.2}
 PAIRS = Dataset.from_dict(
     {"anchor": [f"{t} {i}" for i, t in enumerate(TEXTS * 2)], "positive": TEXTS[1:] * 2 + TEXTS[:2]}
+)
+DISTINCT = Dataset.from_dict(
+    {name: [f"{t} {name} {i}" for i, t in enumerate(TEXTS)] for name in ("question", "answer")}
 )
 SCORED = Dataset.from_dict({"a": TEXTS * 2, "b": (TEXTS[2:] + TEXTS[:2]) * 2, "score": [0.1 * i for i in range(10)]})
 LISTS = Dataset.from_dict(
@@ -84,6 +87,7 @@ def incumbent(name: str) -> Callable[[Any], nn.Module]:
         "cosent": lambda model: losses.CoSENTLoss(model),
         "matryoshka": lambda model: losses.MatryoshkaLoss(model, losses.MultipleNegativesRankingLoss(model), [16, 8]),
         "list-net": lambda model: rerankers.ListNetLoss(model),
+        "in-batch": lambda model: rerankers.MultipleNegativesRankingLoss(model, num_negatives=None),
     }[name]
 
 
@@ -100,6 +104,7 @@ def incumbent(name: str) -> Callable[[Any], nn.Module]:
             dense,
         ),
         ("list-net", "list-net", LISTS, reranker),
+        ("in-batch", {"name": "cross-multiple-negatives-ranking", "num_negatives": None}, DISTINCT, reranker),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -118,3 +123,39 @@ def test_trains_as_the_incumbent(
                 assert (ours[key] - value).abs().max() < 2e-5, (key, execution)
         fresh = make(folder, word_piece).state_dict()
         assert any((ours[key] - fresh[key]).abs().max() > 1e-3 for key in fresh if fresh[key].is_floating_point())
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (("query", "prompt"), "the prompt for CrossMultipleNegativesRankingLoss: expected one text, got a list"),
+        (("query", "passage", "task"), "the task for CrossMultipleNegativesRankingLoss: expected one text, got a list"),
+    ],
+    ids=["prompt", "task"],
+)
+def test_refuses_columns_that_the_trainer_takes_for_its_own(
+    columns: tuple[str, ...], expected: str, tmp_path: Path, word_piece: PreTrainedTokenizerBase
+) -> None:
+    model = reranker(tmp_path / "model", word_piece)
+    data = Dataset.from_dict({name: [f"{text} {name}" for text in TEXTS] for name in columns})
+    with pytest.raises(LossError, match=f"{expected}, which the trainer takes from a column.*Fix: rename that column"):
+        train(model, losskit.build("cross-multiple-negatives-ranking", model), data, tmp_path)
+
+
+class Failing(Loss):
+    """Raises a TypeError, and counts how often it was asked."""
+
+    card = Card(formats=[Format(["anchor", "positive"])], encoders=["cross-encoder"])
+    asked = 0
+
+    def compute(self, columns: Any, labels: Any, rows: Any) -> Any:
+        self.asked += 1
+        return columns[0].embedding + None
+
+
+def test_a_type_error_does_not_make_the_trainer_call_again(tmp_path: Path, word_piece: PreTrainedTokenizerBase) -> None:
+    model = reranker(tmp_path / "model", word_piece)
+    loss = Failing(model)
+    with pytest.raises(LossError, match="Failing on this batch: got TypeError: unsupported operand"):
+        train(model, loss, DISTINCT, tmp_path)
+    assert loss.asked == 1

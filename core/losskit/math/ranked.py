@@ -51,6 +51,8 @@ def over_lists(
     """
     if not scores.shape[1]:
         return scores.sum(1), scores.new_zeros(len(scores), dtype=torch.long)
+    if not torch.is_grad_enabled():
+        scores = scores.detach()  # else the Function is asked for a gradient all the same
     made: tuple[Tensor, Tensor] = _OverLists.apply(terms, counts, order, scores, *others)  # type: ignore[no-untyped-call]
     return made
 

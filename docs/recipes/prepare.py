@@ -24,6 +24,7 @@ from losskit_plugins.mining import candidates, labelled_lists
 
 TEST_ROWS = 200
 CANDIDATES = 20
+EVERY = 5
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -77,6 +78,24 @@ def lists(folder: Path, model: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from ((split, row) for row in rows)
 
 
+def thinned(row: dict[str, Any]) -> dict[str, Any]:
+    """A list with all that is relevant, and of the rest one document of each few."""
+    others = [place for place, label in enumerate(row["labels"]) if not label]
+    left = set(others) - set(others[::EVERY])
+    kept = [place for place in range(len(row["labels"])) if place not in left]
+    return {**row, **{name: [row[name][place] for place in kept] for name in ("documents", "labels")}}
+
+
+def apart(rows: Iterable[dict[str, Any]], others: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The lists whose relevant documents stand in none of the others, so that knowing them again is of no use there."""
+    known = {document for row in others for document in row["documents"]}
+    for row in rows:
+        if not any(
+            label and document in known for document, label in zip(row["documents"], row["labels"], strict=True)
+        ):
+            yield row
+
+
 def main() -> None:
     """Write every file."""
     data, out, model = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
@@ -84,6 +103,13 @@ def main() -> None:
     for name, rows in made.items():
         for split in ("train", "test"):
             write_lines(out / f"{name}-{split}.jsonl", (row for found, row in rows if found == split))
+    encoder = losskit.load(model)
+    encoder.transformer.save_pretrained(out / "transformer")
+    encoder.tokenizer.save(out / "transformer")
+    short = [thinned(row) for split, row in made["scifact-lists"] if split == "train"]
+    test = (row for split, row in made["scifact-lists"] if split == "test")
+    write_lines(out / "scifact-short-lists-train.jsonl", short)
+    write_lines(out / "scifact-apart-lists-train.jsonl", apart(short, test))
     write_lines(out / "snli-binary.jsonl", binary(read(data / "snli" / "dev_pairs.jsonl.gz")))
     write_lines(out / "snli-margins.jsonl", margins(read(data / "snli" / "dev_triplets.jsonl.gz"), model))
     scored = read(data / "stsb_open" / "train.jsonl.gz")

@@ -62,7 +62,9 @@ def draw_texts(columns: Sequence[Sequence[str]], numbers: Tensor | None) -> list
     own = [answers[anchor].union(rest) for anchor, *rest in zip(anchors, *negatives, strict=True)]
     if numbers is None:
         return [[text for text in documents if text not in texts] for texts in own]
-    taken = [torch.tensor(sorted(place for text in texts for place in places[text])) for texts in own]
-    padded = torch.nn.utils.rnn.pad_sequence(taken, batch_first=True, padding_value=len(documents))
-    picked = draw_places(numbers, len(documents), padded).tolist()
-    return [[documents[place] for place in row if place < len(documents)] for row in picked]
+    size = len(documents)
+    taken = [sorted(place for text in texts for place in places[text]) for texts in own]
+    longest = max(map(len, taken))
+    padded = torch.tensor([row + [size] * (longest - len(row)) for row in taken])
+    picked = draw_places(numbers, size, padded).tolist()
+    return [[documents[place] for place in row if place < size] for row in picked]

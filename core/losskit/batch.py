@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -85,11 +86,17 @@ def query_document_pairs(columns: Sequence[Column]) -> tuple[list[tuple[str, str
     """
     if len(columns) < 2:
         raise LossError("pairs for a cross-encoder", expected="two columns or more", got=str(len(columns)))
+    queries, *others = columns
+    if not _are_texts(queries):
+        raise LossError("column 1 of a cross-encoder's batch", expected="one text per row", got="a list of texts")
+    if all(map(_are_texts, others)):
+        rows = zip(*(zip(queries, other, strict=True) for other in others), strict=True)
+        return list(chain.from_iterable(rows)), (len(others),) * len(queries)
     pairs: list[tuple[str, str]] = []
     lists: list[int] = []
-    for query, *others in zip(*columns, strict=True):
-        documents = [text for other in others for text in ([other] if isinstance(other, str) else other)]
-        pairs += [(_text(query), document) for document in documents]
+    for query, *row in zip(queries, *others, strict=True):
+        documents = list(chain.from_iterable([each] if isinstance(each, str) else each for each in row))
+        pairs.extend(zip(repeat(query), documents))
         lists.append(len(documents))
     return pairs, tuple(lists)
 
@@ -103,7 +110,5 @@ def _role(name: str) -> str:
     return ROLES.get(name, "text")
 
 
-def _text(query: str | Sequence[str]) -> str:
-    if not isinstance(query, str):
-        raise LossError("column 1 of a cross-encoder's batch", expected="one text per row", got="a list of texts")
-    return query
+def _are_texts(column: Column) -> bool:
+    return all(issubclass(kind, str) for kind in set(map(type, column)))

@@ -98,11 +98,12 @@ class Criterion(CrossEncoderLoss):
     def pairs(self, columns: Sequence[Any], drawn: Any = None) -> tuple[list[tuple[str, str]], tuple[int, ...]]:
         """The first column with each other column."""
         count, wanted = len(columns), f"{self.fewest} columns" + ("" if self.most else " or more")
-        listed = any(not isinstance(text, str) for column in columns for text in column)
+        pairs, lists = super().pairs(columns, drawn)
+        listed = set(lists) != {count - 1}
         if listed or count < self.fewest or (self.most is not None and count > self.most):
             got = "a list of texts per row" if listed else f"{count} columns"
             raise LossError(f"the batch for {type(self).__name__}", expected=f"{wanted} of one text per row", got=got)
-        return super().pairs(columns, drawn)
+        return pairs, lists
 
 
 class Scorer(DictEncoder):

@@ -21,7 +21,7 @@ from losskit_plugins.data.collator import Collator
 from losskit_plugins.data.columns import match
 from losskit_plugins.encoders.cross_encoder import CrossEncoder
 from losskit_plugins.training import quickstart
-from losskit_plugins.training.trainer import Trainer
+from losskit_plugins.training.trainer import Trainer, needs_distinct_texts
 
 CROSS = [name for name in LOSSES if "cross-encoder" in losskit.get("loss", name).card.encoders]
 CLASSES = ("contradiction", "entailment", "neutral")
@@ -145,16 +145,22 @@ def trained_by_recipe(folder, backbone, loss, workers):
     return load_file(run.path / "model.safetensors")
 
 
-def trained_by_trainer(folder, backbone, loss, workers):
+def cross_trainer(folder, backbone, loss, **given):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder = CrossEncoder(backbone)
-    args = TrainingArguments(
-        str(folder), per_device_train_batch_size=4, max_steps=3, learning_rate=1e-3, save_strategy="no",
-        use_cpu=True, disable_tqdm=True, dataloader_num_workers=workers, seed=7, report_to="none",
-    )  # fmt: skip
-    Trainer(loss=losskit.build(loss, encoder), train_dataset=PAIRS, args=args).train()
-    return encoder.state_dict()
+    options = {
+        "per_device_train_batch_size": 4, "max_steps": 3, "learning_rate": 1e-3, "save_strategy": "no", "seed": 7,
+        "use_cpu": True, "disable_tqdm": True, "report_to": "none",
+    }  # fmt: skip
+    args = TrainingArguments(str(folder), **options | given)
+    return Trainer(loss=losskit.build(loss, encoder), train_dataset=PAIRS, args=args)
+
+
+def trained_by_trainer(folder, backbone, loss, workers):
+    trainer = cross_trainer(folder, backbone, loss, dataloader_num_workers=workers)
+    trainer.train()
+    return trainer.encoder.state_dict()
 
 
 DRAWN = {"name": "cross-multiple-negatives-ranking", "num_negatives": 2}
@@ -170,6 +176,19 @@ def test_workers_form_and_tokenise_the_pairs(train, tmp_path, backbone, preproce
         assert preprocessed[0] == (0 if workers else 3)
     # Draws follow from seed and texts, so it is the very same training.
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_pairs_are_drawn_alike_after_a_resume(tmp_path, backbone):
+    trainer = cross_trainer(tmp_path, backbone, DRAWN, save_strategy="steps", save_steps=2, max_steps=5)
+    trainer.train()
+    resumed = cross_trainer(tmp_path, backbone, DRAWN, max_steps=5)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    expected, got = trainer.encoder.state_dict(), resumed.encoder.state_dict()
+    assert all(torch.equal(value, got[name]) for name, value in expected.items())
+
+
+def test_batches_whose_texts_are_negatives_hold_no_text_twice():
+    assert needs_distinct_texts(losskit.build(DRAWN, ToyEncoder("cross-encoder")))
 
 
 def trained(folder, backbone, rows, columns=None):

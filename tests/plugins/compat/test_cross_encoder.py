@@ -156,6 +156,22 @@ def test_modules_of_torch_can_be_replaced():
     torch.testing.assert_close(loss(list(batch.columns), batch.labels).detach(), expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "batch"),
+    [
+        ("BinaryCrossEntropyLoss", pairs([0.25, 1.0, 0.5])),
+        ("CrossEntropyLoss", pairs([0, 2, 1], classes=3)),
+        ("MSELoss", pairs([0.25, 1.0, 0.5])),
+        ("MarginMSELoss", tuples(3, 2, torch.ones(3, 2))),
+    ],
+)
+def test_without_a_reduction_there_is_a_loss_per_term(name, batch):
+    models = {original: incumbent_table()(batch.logits), losses: Table(batch.logits)}
+    theirs, ours = (getattr(library, name)(models[library], reduction="none") for library in models)
+    expected, got = (loss(list(batch.columns), batch.labels) for loss in (theirs, ours))
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=0, check_dtype=False)
+
+
 def test_schemes_can_be_read_and_set():
     batch = lists([2, 1, 0], [1, 0])
     loss = losses.LambdaLoss(Table(batch.logits), None)

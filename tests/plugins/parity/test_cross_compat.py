@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
-from cross_parity import Table, incumbent_table, lists, pairs, require_cross_equal, tuples
+from cross_parity import Table, incumbent_table, lists, ours_on, pairs, require_cross_equal, theirs_on, tuples
+from parity import require_different
 from torch import nn
 
 from losskit.testing.compare import TOLERANCE
@@ -105,6 +107,74 @@ def test_values_and_gradients(name, batch, options):
         theirs = partial(original.MultipleNegativesRankingLoss, num_negatives=None)
     # The original adds 1e-10 to the sum of the weights.
     require_cross_equal(theirs, ours, batch, tolerance=1e-9 if name == "PListMLELoss" else TOLERANCE)
+
+
+# Deliberate differences: (class, case) -> the original and ours.
+
+
+def both(name, batch, options=lambda lib: {}):
+    """The class of both libraries on a batch."""
+    theirs, ours = (partial(getattr(lib, name), **options(lib)) for lib in (original, compat))
+    return partial(theirs_on, theirs, batch, double=False), partial(ours_on, ours, batch)
+
+
+def with_scheme(forward, **attributes):
+    """A LambdaLoss in both whose weights a function gives."""
+
+    def options(lib):
+        scheme = type("Own", (lib.lambda_loss.BaseWeightingScheme,), {"forward": forward})()
+        for name, value in attributes.items():
+            setattr(scheme, name, value)
+        return {"weighting_scheme": scheme}
+
+    return both("LambdaLoss", lists([2, 0, 1], [1, 0], *[[0, 1] * 150] * 2), options)
+
+
+def of_width(scheme, gain, discount, true_sorted):
+    return gain.new_full((), gain.shape[1])
+
+
+def learned(scheme, gain, discount, true_sorted):
+    return scheme.factor * gain[:, :, None]
+
+
+def with_discount(discount):
+    batch = lists([2, 1, 0], [1, 0])
+    return both("PListMLELoss", batch, lambda lib: {"lambda_weight": lib.PListMLELambdaWeight(discount)})
+
+
+class Learned(nn.Module):
+    """A weight of ranks that is trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, mask):
+        return self.weight * mask
+
+
+def rounded(name, batch):
+    """Logits in bfloat16, beside the truth of the same logits."""
+    return both(name, replace(batch, logits=batch.logits.bfloat16()))
+
+
+DIFFERENCES = {
+    ("CrossEntropyLoss", "half-precision"): partial(rounded, "CrossEntropyLoss", CLASSES),
+    ("LambdaLoss", "learned-weights"): partial(with_scheme, learned, factor=nn.Parameter(torch.ones(()))),
+    ("LambdaLoss", "padded-weights"): partial(with_scheme, of_width),
+    ("MarginMSELoss of cross-encoders", "half-precision"): partial(
+        rounded, "MarginMSELoss", tuples(5, 1, SCORES.labels)
+    ),
+    ("PListMLELoss", "learned-weights"): lambda: with_discount(Learned()),
+    ("PListMLELoss", "padded-weights"): lambda: with_discount(torch.ones_like),
+}
+
+
+@pytest.mark.parametrize("case", DIFFERENCES, ids="-".join)
+def test_what_the_table_lists_differs(case, differences):
+    assert case in differences
+    require_different(*DIFFERENCES[case]())
 
 
 PRINTED = [case for case in CASES if hasattr(getattr(original, case[0]), "get_config_dict")]

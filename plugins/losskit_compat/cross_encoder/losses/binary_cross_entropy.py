@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from losskit import Output
 from losskit_plugins.losses import binary_cross_entropy as native
 
 from ..base import IDENTITY, Activation, Criterion
@@ -28,9 +30,10 @@ class BinaryCrossEntropyLoss(Criterion, native.BinaryCrossEntropyLoss):
         self.pos_weight = pos_weight
         self.bce_with_logits_loss = nn.BCEWithLogitsLoss(pos_weight=pos_weight, **kwargs)
 
-    def per_document(self, scores: Tensor, labels: Tensor) -> Tensor:
+    def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:
         """What `bce_with_logits_loss` says of all."""
-        return self.bce_with_logits_loss(scores, labels.to(scores.dtype))
+        pairs = self.scored(columns, labels, rows)
+        return self.bce_with_logits_loss(pairs.scores.flatten(), pairs.labels.flatten().to(pairs.scores.dtype))
 
     def get_config_dict(self) -> dict[str, Any]:
         """The weight as a number."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from losskit import Output
 from losskit_plugins.losses import margin_mse as native
 
 from ..base import IDENTITY, Activation, Criterion
@@ -23,8 +25,9 @@ class MarginMSELoss(Criterion, native.MarginMSELoss):
         self.activation_fn = activation_fn
         self.loss_fct = nn.MSELoss(**kwargs)
 
-    def per_query(self, scores: Tensor, labels: Tensor, where: Tensor | None) -> Tensor:
+    def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:
         """What `loss_fct` says of the margins of all."""
-        labels = labels.to(scores.dtype)
+        tuples = self.scored(columns, labels, rows)
+        scores, labels = tuples.scores, tuples.labels.to(tuples.scores.dtype)
         margins = labels[:, :1] - labels[:, 1:] if labels.shape == scores.shape else labels
         return self.loss_fct(scores[:, :1] - scores[:, 1:], margins)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from losskit import Output
 from losskit_plugins.losses import score_mse as native
 
 from ..base import IDENTITY, Activation, Criterion
@@ -21,6 +23,7 @@ class MSELoss(Criterion, native.ScoreMSELoss):
         self.activation_fn = activation_fn
         self.loss_fct = nn.MSELoss(**kwargs)
 
-    def per_document(self, scores: Tensor, labels: Tensor) -> Tensor:
+    def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:
         """What `loss_fct` says of all."""
-        return self.loss_fct(scores, labels.to(scores.dtype))
+        pairs = self.scored(columns, labels, rows)
+        return self.loss_fct(pairs.scores.flatten(), pairs.labels.flatten().to(pairs.scores.dtype))

@@ -12,28 +12,17 @@ original would take more than a minute or 12 GB is measured for ours only.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
-import json
-import multiprocessing
-import random
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from beside import ALLOWANCE_MS, HEADER, PROVIDERS, compared, figures, in_turns, means, peak, write
 from torch import Tensor, nn
 
 DIMENSION = 384
 SIZES = (64, 256, 1024, 4096, 16384)
-PROVIDERS = ("original", "ours")
-START = multiprocessing.get_context("fork")
-M_MMAP_THRESHOLD = -3
-ALLOWANCE_MS = 0.02
-"""At batch 64: so much may be lost to the call itself."""
 
 
 class Fake(nn.Module):
@@ -259,89 +248,23 @@ def make(case: Case, provider: str, model: Fake) -> nn.Module:
     return case.theirs(losses, model)
 
 
-def times(name: str, size: int, budget: float) -> dict[str, list[float]]:
-    """Milliseconds per step of each provider, in turns until the budget in seconds is spent."""
-    providers = PROVIDERS if size <= CASES[name].largest else PROVIDERS[1:]
-    steps = {provider: prepare(name, provider, size) for provider in providers}
-    for step in steps.values():
-        step()
-    # A sample of short steps is the mean of several.
-    start = time.perf_counter()
-    steps["ours"]()
-    inner = max(1, int(0.003 / (time.perf_counter() - start)))
-    samples: dict[str, list[float]] = {provider: [] for provider in providers}
-    end = time.perf_counter() + budget
-    gc.disable()
-    while time.perf_counter() < end or len(samples["ours"]) < 3:
-        order = list(steps) if len(samples["ours"]) % 2 else list(steps)[::-1]
-        for provider in order:
-            start = time.perf_counter()
-            for _ in range(inner):
-                steps[provider]()
-            samples[provider].append(1000 * (time.perf_counter() - start) / inner)
-    gc.enable()
-    return samples
-
-
-def interval(ratios: Sequence[float]) -> tuple[float, float]:
-    """95 % of the medians of resamples."""
-    source = random.Random(0)
-    medians = sorted(statistics.median(source.choices(ratios, k=len(ratios))) for _ in range(1000))
-    return medians[25], medians[974]
-
-
-def peak(name: str, provider: str, size: int) -> float:
-    """MB above the inputs, in a process of its own: forked from one that has only imported."""
-    with START.Pool(1) as pool:
-        return pool.apply(measure, (name, provider, size))
-
-
-def measure(name: str, provider: str, size: int) -> float:
-    """The rise of this process's peak memory in one step; Linux with glibc only."""
-    # Every tensor in pages of its own, which are given back: what is held counts, not how the heap is cut up.
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 16)
-    prepare(name, provider, min(size, 1024))()  # what is loaded on first use is no cost of the loss
-    step = prepare(name, provider, size)
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
-    before = _status("VmRSS")
-    step()
-    return (_status("VmHWM") - before) * 1024 / 1e6
-
-
-def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+def providers(name: str, size: int) -> Sequence[str]:
+    """Who is measured on a loss at one size."""
+    return PROVIDERS if size <= CASES[name].largest else PROVIDERS[1:]
 
 
 def timed(name: str, size: int, budget: float) -> dict[str, Any]:
     """The times of a loss at one size; without the original's where it was not measured."""
-    samples = times(name, size, budget)
-    ours = samples["ours"]
-    found: dict[str, Any] = {"ours_ms": statistics.median(ours)}
-    if "original" in samples:
-        theirs = samples["original"]
-        allowance = ALLOWANCE_MS if size == 64 else 0.0
-        ratios = [b / a for a, b in zip(theirs, ours, strict=True)]
-        allowed = [(b - allowance) / a for a, b in zip(theirs, ours, strict=True)]
-        found |= {"original_ms": statistics.median(theirs), "ratio": statistics.median(ratios)}
-        found |= {"interval": interval(ratios), "slower": interval(allowed)[0] > 1.05}
-    return found
+    steps = {provider: prepare(name, provider, size) for provider in providers(name, size)}
+    return compared(in_turns(steps, budget), ALLOWANCE_MS if size == min(SIZES) else 0.0)
 
 
 def weighed(name: str, size: int) -> dict[str, Any]:
     """The memory of a loss at one size."""
-    providers = PROVIDERS if size <= CASES[name].largest else PROVIDERS[1:]
-    return {f"{provider}_mb": peak(name, provider, size) for provider in providers}
-
-
-def show(found: dict[str, Any]) -> None:
-    """One line of the table."""
-    cells = [f"{found['loss']:50}{found['batch']:7}"]
-    for key, width in (("original_ms", 12), ("ours_ms", 11), ("ratio", 7), ("original_mb", 11), ("ours_mb", 9)):
-        digits = 1 if key.endswith("mb") else 3
-        cells.append(f"{found[key]:{width}.{digits}f}" if key in found else " " * (width - 1) + "-")
-    print("".join(cells) + ("  slower" if found.get("slower") else ""), flush=True)
+    return {
+        f"{provider}_mb": peak(prepare, (name, provider, size), (name, provider, min(size, 1024)))
+        for provider in providers(name, size)
+    }
 
 
 def weigh_all(names: Sequence[str], sizes: Sequence[int]) -> dict[tuple[str, int], dict[str, float]]:
@@ -363,7 +286,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     torch.set_num_threads(arguments.threads)
-    print(f"{'loss':50}{'batch':>7}{'original ms':>12}{'ours ms':>11}{'ratio':>7}{'orig. MB':>11}{'ours MB':>9}")
+    print(f"{'loss':50}{'batch':>7}{HEADER}")
     names = [name for name in CASES if name.startswith(tuple(arguments.losses))]
     memory = weigh_all(names, arguments.memory)
     rows = []
@@ -372,33 +295,11 @@ def main() -> None:
             found = {"loss": name, "batch": size, **memory.get((name, size), {})}
             found |= timed(name, size, arguments.budget) if size in arguments.sizes else {}
             rows.append(found)
-            show(found)
+            print(f"{name:50}{size:7}{figures(found)}", flush=True)
     for what, share in means(rows).items():
         print(f"geometric mean of the {what}: {share:.2f} times")
     if arguments.out:
-        write(arguments.out, rows)
-
-
-def means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Ours over the original's, over all losses and sizes."""
-    shares = {
-        "time": [each["ratio"] for each in rows if "ratio" in each],
-        # Below a tenth of a megabyte pages are counted, not tensors.
-        "memory": [max(each["ours_mb"], 0.1) / max(each["original_mb"], 0.1) for each in rows if "original_mb" in each],
-    }
-    return {what: statistics.geometric_mean(found) for what, found in shares.items() if found}
-
-
-def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Figures into a file, beside those of earlier runs for other losses, sizes or measures."""
-    known = json.loads(path.read_text()) if path.exists() else []
-    merged = {(each["loss"], each["batch"]): each for each in known}
-    for each in rows:
-        key = each["loss"], each["batch"]
-        merged[key] = merged.get(key, {}) | each
-    order = list(CASES)
-    found = sorted(merged.values(), key=lambda each: (order.index(each["loss"]), each["batch"]))
-    path.write_text(json.dumps(found, indent=1) + "\n")
+        write(arguments.out, rows, ("loss", "batch"), list(CASES))
 
 
 if __name__ == "__main__":

@@ -213,8 +213,8 @@ def _checked(value: Any, annotation: Any, path: str) -> Any:
         errors = error.errors()
         if len(errors) == 1:
             path, value = ".".join([path, *map(str, errors[0]["loc"][1:])]), errors[0]["input"]
-        # Of a class among the alternatives pydantic can only say that JSON has no such thing.
-        told = [item for item in errors if item["type"] != "needs_python_object"] or errors
+        # Of a class or a function among the alternatives pydantic can only say that JSON has no such thing.
+        told = [item for item in errors if item["type"] not in ("needs_python_object", "callable_type")] or errors
         expected = " or ".join(dict.fromkeys(_wanted(item["msg"]) for item in told))
         raise RecipeError(path, expected=expected, got=repr(value)) from error
 

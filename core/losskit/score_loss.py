@@ -266,7 +266,8 @@ def _unpadded_labels(labels: Tensor, columns: Sequence[Output], rows: slice) -> 
     lists = columns[-1].lists
     if lists is None:
         return labels.reshape(columns[0].tuples, -1)[rows]
-    return Output(labels.reshape(-1), lists=lists)[rows].tensors()[0]
+    flat = labels.reshape(-1)
+    return flat if rows == slice(0, len(lists)) else Output(flat, lists=lists)[rows].tensors()[0]
 
 
 def _padded_labels(labels: Tensor, columns: Sequence[Output], rows: slice) -> Tensor:

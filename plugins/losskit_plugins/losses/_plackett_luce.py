@@ -40,13 +40,10 @@ def plackett_luce(
     """
     if scores.shape[1] < 2:
         return (scores - scores).sum(1)  # there is but one order
-    if not respect_input_order:
-        order = descending(labels, where)
-        scores = scores.gather(1, order)
-        where = None if where is None else where.gather(1, order)
-    if where is not None:
-        scores = scores.masked_fill(~where, -math.inf)
-    value: Tensor = _NegativeLogLikelihood.apply(scores, _weights(scores, where, discount))
+    order = None if respect_input_order else descending(labels, where)
+    if where is not None and order is not None:
+        where = where.gather(1, order)
+    value: Tensor = _NegativeLogLikelihood.apply(scores, _weights(scores, where, discount), order, where)
     return value
 
 
@@ -84,34 +81,41 @@ def _weights(scores: Tensor, where: Tensor | None, discount: Discount | None) ->
     if where is None:
         weights = discount(ranks, ranks[:, -1:])
     else:
-        weights = discount(ranks, where.sum(1, keepdim=True).to(scores.dtype)).where(where, 0.0)
-    total = weights.sum(1, keepdim=True)
-    return weights / total.masked_fill(total == 0, 1.0)
+        weights = discount(ranks, where.sum(1, keepdim=True, dtype=scores.dtype)).where(where, 0.0)
+    # Weights that are all 0, as of a single document, stay so.
+    return weights / weights.sum(1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).tiny)
 
 
 class _NegativeLogLikelihood(torch.autograd.Function):
-    """Of lists in their order, padded with minus infinity; the gradient is formed in the forward.
+    """Of scores in an order, with weights and padding in that order; the gradient is formed in the forward.
 
-    It is exp(s_k) sum_{i <= k} w_i / sum_{j >= i} exp(s_j) - w_k by s_k.
+    By s_k it is exp(s_k) sum_{i <= k} w_i / sum_{j >= i} exp(s_j) - w_k.
     """
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, weights: Tensor) -> Tensor:
-        scores = scores - scores.amax(1, keepdim=True).clamp(min=torch.finfo(scores.dtype).min)
-        real = scores > -math.inf
-        log_sums, shares = _in_double(scores, weights, real) or _in_logarithms(scores, weights, real)
+    def forward(ctx: Any, scores: Tensor, weights: Tensor, order: Tensor | None, where: Tensor | None) -> Tensor:
+        ordered = scores if order is None else scores.gather(1, order)
+        if where is not None:
+            ordered = ordered.masked_fill(~where, -math.inf)
+        # A list without documents has no highest score.
+        ordered = ordered - ordered.amax(1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)
+        log_sums, shares = _in_double(ordered, weights, where) or _in_logarithms(ordered, weights, where)
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(shares.sub_(weights).to(scores.dtype))
-        return (log_sums - scores).where(real, 0.0).mul_(weights).sum(1).to(scores.dtype)
+            formed = shares.sub_(weights).to(scores.dtype)
+            ctx.save_for_backward(formed if order is None else torch.empty_like(formed).scatter_(1, order, formed))
+        terms = log_sums.sub_(ordered)
+        if where is not None:
+            terms = terms.where(where, 0.0)
+        return terms.mul_(weights).sum(1).to(scores.dtype)
 
     @staticmethod
     @differentiable_once
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (formed,) = ctx.saved_tensors
-        return formed * gradient[:, None], None
+        return formed * gradient[:, None], None, None, None
 
 
-def _in_double(scores: Tensor, weights: Tensor, real: Tensor) -> tuple[Tensor, Tensor] | None:
+def _in_double(scores: Tensor, weights: Tensor, where: Tensor | None) -> tuple[Tensor, Tensor] | None:
     """log sum_{j >= i} exp(s_j), and exp(s_k) sum_{i <= k} w_i / sum_{j >= i} exp(s_j), by sums in float64.
 
     None where that is not known to be exact: for scores too far apart, or where looking at them would cost.
@@ -119,13 +123,17 @@ def _in_double(scores: Tensor, weights: Tensor, real: Tensor) -> tuple[Tensor, T
     if scores.device.type != "cpu" or torch.compiler.is_compiling():
         return None
     raised = (scores.double() + HEADROOM).exp_()
-    sums = raised.flip(1).cumsum(1).flip(1).where(real, 1.0)
+    sums = raised.flip(1).cumsum(1).flip(1)
+    if where is not None:
+        sums = sums.where(where, 1.0)
     if float(sums.amin()) < math.exp(-HEADROOM):
         return None
     return sums.log().sub_(HEADROOM), (weights / sums).cumsum(1).mul_(raised)
 
 
-def _in_logarithms(scores: Tensor, weights: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+def _in_logarithms(scores: Tensor, weights: Tensor, where: Tensor | None) -> tuple[Tensor, Tensor]:
     """The same for any scores, three to five times as slow."""
-    log_sums = scores.flip(1).logcumsumexp(1).flip(1).where(real, 0.0)
+    log_sums = scores.flip(1).logcumsumexp(1).flip(1)
+    if where is not None:
+        log_sums = log_sums.where(where, 0.0)
     return log_sums, (weights.log() - log_sums).logcumsumexp(1).add_(scores).exp_()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional
 
 from losskit import Card, Execution, Format, ScoreLoss, Similarity
-from losskit.math import masked_log_softmax, masked_softmax
+from losskit.math import masked_log_softmax
 from losskit.score_loss import Activation
 
 __all__ = ["ListNetLoss", "list_net"]
@@ -31,15 +29,17 @@ def list_net(
 
     A list without documents, or without one that has a probability, counts as a loss of 0.
 
+    >>> import torch
     >>> scores, labels = torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0]])
     >>> list_net(scores, labels, where=torch.tensor([[True, True, False]]))
     tensor([0.6931])
     """
-    if where is None and scores.shape[1]:  # the masked form, at less cost
-        return functional.cross_entropy(scores, labels.softmax(1).nan_to_num(0.0), reduction="none")
-    where = torch.ones_like(scores, dtype=torch.bool) if where is None else where
-    relevance = masked_softmax(labels, where & (labels > float("-inf")))
-    return -(relevance * masked_log_softmax(scores, where)).sum(1)
+    if where is not None:
+        labels = labels.masked_fill(~where, float("-inf"))
+    # Where no label is above minus infinity, softmax gives no number.
+    relevance = labels.softmax(1).nan_to_num(0.0)
+    logs = scores.log_softmax(1) if where is None else masked_log_softmax(scores, where)
+    return (relevance * logs).sum(1).neg()
 
 
 class ListNetLoss(ScoreLoss):

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from losskit import Format, LossError, Output
+from losskit import Format, LossError, Output, RecipeError, build
 from losskit.testing import ToyEncoder, differentiate, laws, require_equal, subjects
 from losskit_plugins.losses.list_net import ListNetLoss, list_net
 
@@ -106,6 +106,8 @@ def test_refuses_what_does_not_fit():
         LossError, match=r"activation: expected a function, or one of identity, sigmoid, tanh, relu, got 'gelu'"
     ):
         ListNetLoss(activation="gelu")
+    with pytest.raises(RecipeError, match="expected 'identity', 'sigmoid', 'tanh' or 'relu', got 'gelu'$"):
+        build({"name": "list-net", "activation": "gelu"})
     two_outputs = ToyEncoder("cross-encoder", outputs=2)
     with pytest.raises(LossError, match="expected one score per pair, got 2 per pair"):
         ListNetLoss(two_outputs)([["q"], [["a", "b"]]], [torch.tensor([1.0, 0.0])])

@@ -106,7 +106,7 @@ def test_refuses_what_does_not_fit():
         LossError, match=r"activation: expected a function, or one of identity, sigmoid, tanh, relu, got 'gelu'"
     ):
         ListNetLoss(activation="gelu")
-    with pytest.raises(RecipeError, match="expected 'identity', 'sigmoid', 'tanh' or 'relu', got 'gelu'$"):
+    with pytest.raises(RecipeError, match=r"expected 'identity', 'sigmoid', 'tanh' or 'relu', got 'gelu'$"):
         build({"name": "list-net", "activation": "gelu"})
     two_outputs = ToyEncoder("cross-encoder", outputs=2)
     with pytest.raises(LossError, match="expected one score per pair, got 2 per pair"):

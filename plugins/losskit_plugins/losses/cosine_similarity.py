@@ -13,7 +13,7 @@ from torch.nn import functional
 from losskit import Card, Execution, Format, Loss, Output
 from losskit.errors import LossError
 from losskit.math import mean_over_rows
-from losskit.score_loss import ACTIVATIONS, Activation
+from losskit.score_loss import Activation, activated, check_activation
 
 __all__ = ["CRITERIA", "CosineSimilarityLoss"]
 
@@ -59,17 +59,18 @@ class CosineSimilarityLoss(Loss):
         self,
         model: Any = None,
         criterion: Criterion | Callable[..., Any] = "squared",
-        activation: Activation | Callable[..., Any] = "identity",
+        activation: Activation = "identity",
         *,
         execution: Execution | None = None,
     ) -> None:
         super().__init__(model, execution=execution)
         self.criterion = criterion
-        self.activation = activation
-        for option, given, known in (("criterion", criterion, CRITERIA), ("activation", activation, ACTIVATIONS)):
-            if not callable(given) and given not in known:
-                expected = f"a function, or one of {', '.join(known)}"
-                raise LossError(f"{type(self).__name__}.{option}", expected=expected, got=repr(given))
+        self.activation: Activation = activation
+        name = type(self).__name__
+        check_activation(f"{name}.activation", activation)
+        if not callable(criterion) and criterion not in CRITERIA:
+            expected = f"a function, or one of {', '.join(CRITERIA)}"
+            raise LossError(f"{name}.criterion", expected=expected, got=repr(criterion))
 
     def check_labels(self, columns: int, labels: Tensor) -> None:
         """A cosine cannot reach a label beyond 1; what a function of it can is not known."""
@@ -86,9 +87,8 @@ class CosineSimilarityLoss(Loss):
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:
         """The loss of the pairs `rows`."""
         a, b = (column[rows] for column in columns)
-        activation = self.activation if callable(self.activation) else ACTIVATIONS[self.activation]
         criterion = self.criterion if callable(self.criterion) else CRITERIA[self.criterion]
-        scores = activation(self.pairwise(a, b))
+        scores = activated(self.activation, self.pairwise(a, b))
         errors = criterion(scores, labels.flatten()[rows].to(scores.dtype))
         weight = a.parts.get("weight")
         if errors.ndim == 0 and weight is not None:

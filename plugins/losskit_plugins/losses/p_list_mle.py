@@ -106,7 +106,8 @@ class PListMLELoss(ScoreLoss):
         super().__init__(model, activation=activation, similarity=similarity, scale=scale, execution=execution)
         self.rank_discount = rank_discount
         self.respect_input_order = respect_input_order
-        if not (rank_discount is None or callable(rank_discount) or rank_discount in DISCOUNTS):
+        named = isinstance(rank_discount, str) and rank_discount in DISCOUNTS
+        if not (rank_discount is None or callable(rank_discount) or named):
             raise LossError(
                 f"{type(self).__name__}.rank_discount",
                 expected=f"None, a function, or one of {', '.join(DISCOUNTS)}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from functools import partial
 
 import pytest
@@ -166,7 +167,7 @@ def test_a_tail_far_below_is_exact():
 
 
 @pytest.mark.usefixtures("path")
-@pytest.mark.parametrize("count", [127, 128, 400])
+@pytest.mark.parametrize("count", [127, 128, 200])
 def test_the_exponential_discount_of_long_lists(count):
     scores = draw(1, count)
     labels = -torch.arange(count, dtype=torch.float64)[None]
@@ -248,8 +249,8 @@ def test_refuses_labels_that_rise_along_a_list_whose_order_is_respected(make):
 
 def test_refuses_unknown_discounts():
     expected = "expected None, a function, or one of exponential, logarithmic, reciprocal, got"
-    for value in ("linear", 3):
-        with pytest.raises(LossError, match=f"PListMLELoss.rank_discount: {expected} {value!r}"):
+    for value in ("linear", 3, ["reciprocal"]):
+        with pytest.raises(LossError, match=re.escape(f"PListMLELoss.rank_discount: {expected} {value!r}")):
             PListMLELoss(rank_discount=value)
     assert build({"name": "p-list-mle", "rank_discount": None}).rank_discount is None
 

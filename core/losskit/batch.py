@@ -73,7 +73,7 @@ def flatten(column: Column) -> tuple[list[str], tuple[int, ...] | None]:
     >>> flatten([["a", "b"], ["c"]])
     (['a', 'b', 'c'], (2, 1))
     """
-    if not column or isinstance(column[0], str):
+    if _are_texts(column):
         return list(column), None  # type: ignore[arg-type]
     return [text for row in column for text in row], tuple(len(row) for row in column)
 
@@ -90,8 +90,9 @@ def query_document_pairs(columns: Sequence[Column]) -> tuple[list[tuple[str, str
     if not _are_texts(queries):
         raise LossError("column 1 of a cross-encoder's batch", expected="one text per row", got="a list of texts")
     if all(map(_are_texts, others)):
-        rows = zip(*(zip(queries, other, strict=True) for other in others), strict=True)
-        return list(chain.from_iterable(rows)), (len(others),) * len(queries)
+        paired: list[Any] = [list(zip(queries, other, strict=True)) for other in others]
+        row_by_row = paired[0] if len(paired) == 1 else list(chain.from_iterable(zip(*paired, strict=True)))
+        return row_by_row, (len(others),) * len(queries)
     pairs: list[tuple[str, str]] = []
     lists: list[int] = []
     for query, *row in zip(queries, *others, strict=True):
@@ -111,4 +112,4 @@ def _role(name: str) -> str:
 
 
 def _are_texts(column: Column) -> bool:
-    return all(issubclass(kind, str) for kind in set(map(type, column)))
+    return not column or isinstance(column[0], str)

@@ -98,12 +98,11 @@ class Criterion(CrossEncoderLoss):
     def pairs(self, columns: Sequence[Any], drawn: Any = None) -> tuple[list[tuple[str, str]], tuple[int, ...]]:
         """The first column with each other column."""
         count, wanted = len(columns), f"{self.fewest} columns" + ("" if self.most else " or more")
-        pairs, lists = super().pairs(columns, drawn)
-        listed = set(lists) != {count - 1}
+        listed = any(column and not isinstance(column[0], str) for column in columns)
         if listed or count < self.fewest or (self.most is not None and count > self.most):
             got = "a list of texts per row" if listed else f"{count} columns"
             raise LossError(f"the batch for {type(self).__name__}", expected=f"{wanted} of one text per row", got=got)
-        return pairs, lists
+        return super().pairs(columns, drawn)
 
 
 class Scorer(DictEncoder):

@@ -30,3 +30,17 @@ def test_the_command_line_says_it_too(losskit):
     assert result.returncode == 2
     assert "write multiple-negatives-ranking with execution {name: grad-cache, mini_batch_size: 32}" in result.stderr
     assert "loss cosent" in losskit("show", "CoSENTLoss").stdout
+
+
+OF_PAIRS = pytest.importorskip("sentence_transformers.cross_encoder.losses")
+SHARED = {"MSELoss": "mse", "MarginMSELoss": "margin-mse", "MultipleNegativesRankingLoss": "multiple-negatives-ranking"}
+
+
+@pytest.mark.parametrize(
+    "name", sorted(name for name in OF_PAIRS.__all__ if name.endswith("Loss") and name not in CACHED)
+)
+def test_class_names_of_cross_encoder_losses_are_found_unless_a_dense_one_has_them(name):
+    spec = get("loss", name)
+    assert (spec.class_name, spec.builtin) == (name, True)
+    assert spec.name == SHARED.get(name, spec.name)
+    assert ("cross-encoder" in spec.card.encoders) == (name not in ("MSELoss", "MultipleNegativesRankingLoss"))

@@ -32,8 +32,8 @@ class BinaryCrossEntropyLoss(Criterion, native.BinaryCrossEntropyLoss):
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:
         """What `bce_with_logits_loss` says of all."""
-        pairs = self.scored(columns, labels, rows)
-        return self.bce_with_logits_loss(pairs.scores.flatten(), pairs.labels.flatten().to(pairs.scores.dtype))
+        scores = self.activated(columns[0].embedding)
+        return self.bce_with_logits_loss(scores, labels.flatten().to(scores.dtype))
 
     def get_config_dict(self) -> dict[str, Any]:
         """The weight as a number."""

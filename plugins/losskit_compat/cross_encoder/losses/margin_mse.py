@@ -27,7 +27,8 @@ class MarginMSELoss(Criterion, native.MarginMSELoss):
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:
         """What `loss_fct` says of the margins of all."""
-        tuples = self.scored(columns, labels, rows)
-        scores, labels = tuples.scores, tuples.labels.to(tuples.scores.dtype)
+        count = columns[0].tuples
+        scores, labels = self.activated(columns[0].embedding).view(count, -1), labels.view(count, -1)
+        labels = labels.to(scores.dtype)
         margins = labels[:, :1] - labels[:, 1:] if labels.shape == scores.shape else labels
         return self.loss_fct(scores[:, :1] - scores[:, 1:], margins)

@@ -25,5 +25,5 @@ class MSELoss(Criterion, native.ScoreMSELoss):
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:
         """What `loss_fct` says of all."""
-        pairs = self.scored(columns, labels, rows)
-        return self.loss_fct(pairs.scores.flatten(), pairs.labels.flatten().to(pairs.scores.dtype))
+        scores = self.activated(columns[0].embedding)
+        return self.loss_fct(scores, labels.flatten().to(scores.dtype))

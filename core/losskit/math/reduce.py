@@ -44,7 +44,7 @@ def masked_log_softmax(scores: Tensor, where: Tensor) -> Tensor:
     """
     empty = ~where.any(-1, keepdim=True)
     # An all-masked row is computed as one of zeros, and then dropped: no NaN reaches the gradient.
-    logits = scores.masked_fill(~where, float("-inf")).masked_fill(empty, 0.0)
+    logits = scores.masked_fill(~where, float("-inf")).masked_fill_(empty, 0.0)
     return logits.log_softmax(-1).where(where, scores.new_zeros(()))
 
 

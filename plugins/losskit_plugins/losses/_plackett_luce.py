@@ -123,12 +123,13 @@ def _in_double(scores: Tensor, weights: Tensor, where: Tensor | None) -> tuple[T
     if scores.device.type != "cpu" or torch.compiler.is_compiling():
         return None
     raised = (scores.double() + HEADROOM).exp_()
-    sums = raised.flip(1).cumsum(1).flip(1)
+    sums = raised.flip(1).cumsum_(1).flip(1)
     if where is not None:
         sums = sums.where(where, 1.0)
     if float(sums.amin()) < math.exp(-HEADROOM):
         return None
-    return sums.log().sub_(HEADROOM), (weights / sums).cumsum(1).mul_(raised)
+    shares = (weights / sums).cumsum_(1).mul_(raised)
+    return sums.log_().sub_(HEADROOM), shares
 
 
 def _in_logarithms(scores: Tensor, weights: Tensor, where: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,7 @@ def list_net(
     if where is not None:
         labels = labels.masked_fill(~where, float("-inf"))
     # Where no label is above minus infinity, softmax gives no number.
-    relevance = labels.softmax(1).nan_to_num(0.0)
+    relevance = labels.softmax(1).nan_to_num_(0.0)
     logs = scores.log_softmax(1) if where is None else masked_log_softmax(scores, where)
     return (relevance * logs).sum(1).neg()
 

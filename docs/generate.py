@@ -22,7 +22,7 @@ from losskit.recipe import Recipe
 from losskit_cli.app import COMMANDS
 
 REFERENCE = Path(__file__).parent / "reference"
-MEASURED = Path(__file__).parent / "measurements" / "losses.json"
+MEASURED = Path(__file__).parent / "measurements"
 HELPERS = Path(__file__).parents[1] / "tests" / "helpers"
 PLURALS = {"loss": "Losses", "wrapper": "Wrappers", "regularizer": "Regularizers", "weighting": "Weightings",
            "similarity": "Similarities", "encoder": "Encoders"}  # fmt: skip
@@ -165,24 +165,44 @@ def _help(*arguments: str) -> str:
 
 def costs() -> Iterator[str]:
     """Time and memory of each loss beside its original, as last measured."""
-    rows = json.loads(MEASURED.read_text(encoding="utf-8"))
     yield "# Costs\n"
-    yield "Time and memory of the loss stage, forward and backward, beside sentence-transformers 6.2: embeddings of 384"
-    yield "dimensions, float32, one thread, in turns in one process, medians. The ratio is the median of ours"
-    yield "over the original's. Memory is the peak above the inputs in a fresh process, the gradients of the embeddings"
-    yield "included; below a megabyte it counts pages. An empty cell was not measured, mostly as the original would"
-    yield "take more than a minute or 12 GB. `tests/benchmarks/bench_losses.py` measures it.\n"
+    yield "Time and memory of losses beside sentence-transformers 6.2: forward and backward, float32, one thread, in"
+    yield "turns in one process, medians. The ratio is the median of ours over the original's. Memory is the peak above"
+    yield "the inputs in a fresh process, the gradients included; below a megabyte it counts pages.\n"
+    yield "## Losses on embeddings\n"
+    yield "The loss stage, on embeddings of 384 dimensions. An empty cell was not measured, mostly as the original"
+    yield "would take more than a minute or 12 GB. `tests/benchmarks/bench_losses.py` measures it.\n"
+    yield from _measured(MEASURED / "losses.json", "batch", "{loss} at {batch:,}")
+    yield "\n## Losses on scores\n"
+    yield "32 queries with lists from half to the full number of documents. With the model *scores* a table of scores"
+    yield "takes the place of the encoder, so that the loss stage alone is measured; with *cross-encoder* two layers of"
+    yield "width 32 read 16 tokens per pair. Neither library tokenises. Times are those of one processor."
+    yield "`tests/benchmarks/bench_ranking.py` measures it.\n"
+    yield from _measured(MEASURED / "ranking.json", "documents", "{loss} on {model}, {documents} documents", "model")
+
+
+def _measured(path: Path, size: str, called: str, *further: str) -> Iterator[str]:
+    """The summary and the table of a file of figures.
+
+    Args:
+        path: of the figures.
+        size: which entry of a line is how much was measured on.
+        called: how a line is named.
+        further: entries that stand between the loss and the size.
+    """
+    rows = json.loads(path.read_text(encoding="utf-8"))
     for what, key in (("speed", "ratio"), ("memory", "share")):
         shares = [share for each in rows if (share := _share(each, key))]
         if shares:
             yield f"* geometric mean of the {what}: {_mean_share(shares, key)}"
-    slower = [f"{each['loss']} at {each['batch']:,}" for each in rows if each.get("slower")]
+    slower = [called.format_map(each) for each in rows if each.get("slower")]
     yield f"* slower than 1.05 times the original: {'; '.join(slower) or 'none'}\n"
-    yield "| loss | batch | original ms | ours ms | ratio | original MB | ours MB |"
-    yield "|---|--:|--:|--:|--:|--:|--:|"
+    yield f"| {' | '.join(('loss', *further, size))} | original ms | ours ms | ratio | original MB | ours MB |"
+    yield f"|---|{'---|' * len(further)}--:|--:|--:|--:|--:|--:|"
     for each in rows:
+        names = [each[key] for key in ("loss", *further)]
         cells = [_figure(each.get(key)) for key in ("original_ms", "ours_ms", "ratio", "original_mb", "ours_mb")]
-        yield f"| {each['loss']} | {each['batch']:,} | {' | '.join(cells)} |"
+        yield f"| {' | '.join([*names, f'{each[size]:,}', *cells])} |"
 
 
 def _share(row: dict[str, Any], key: str) -> float | None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from compat import write_cross_encoder
 from cross_parity import Table, incumbent_table, lists, ours_on, pairs, require_cross_equal, theirs_on, tuples
 from parity import require_different
 from torch import nn
 
+from losskit.testing import differentiate
 from losskit.testing.compare import TOLERANCE
 
+library = pytest.importorskip("sentence_transformers")
 original = pytest.importorskip("sentence_transformers.cross_encoder.losses")
 compat = pytest.importorskip("losskit_compat.cross_encoder.losses")
 
@@ -159,7 +164,21 @@ def rounded(name, batch):
     return both(name, replace(batch, logits=batch.logits.bfloat16()))
 
 
+def default_prompt():
+    """A model whose `predict` puts a prompt before each query."""
+    columns, labels = [["a b", "c d"], ["e f", "g h"]], torch.tensor([0.0, 1.0])
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_cross_encoder(Path(folder), ["a b c d e f g h", "judge this"])
+        options = {"prompts": {"judge": "judge this "}, "default_prompt_name": "judge"}
+        model = library.CrossEncoder(path, device="cpu", **options).eval()
+    return tuple(
+        lambda lib=lib: differentiate(lib.MSELoss(model)(columns, labels), list(model.parameters()))
+        for lib in (original, compat)
+    )
+
+
 DIFFERENCES = {
+    ("all of cross-encoders", "default-prompt"): default_prompt,
     ("CrossEntropyLoss", "half-precision"): partial(rounded, "CrossEntropyLoss", CLASSES),
     ("LambdaLoss", "learned-weights"): partial(with_scheme, learned, factor=nn.Parameter(torch.ones(()))),
     ("LambdaLoss", "padded-weights"): partial(with_scheme, of_width),

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from losskit import Card, Execution, Format, Similarity, Weighting, build
+from losskit.errors import LossError
 from losskit.math import descending, over_lists
 from losskit.score_loss import Activation, ScoredLists
 
@@ -174,7 +175,9 @@ class LambdaLoss(AveragedLoss):
         self.eps = eps
         self.reduction_log: Logarithm = reduction_log
         self._scheme: tuple[Any, Weighting] | None = None
-        self.scheme  # noqa: B018 - an unknown name is refused here
+        if not callable(self.scheme):
+            expected = "the name of a weighting, or one as an object"
+            raise LossError(f"{type(self).__name__}.weighting", expected=expected, got=repr(weighting))
 
     @property
     def scheme(self) -> Weighting:

@@ -246,6 +246,7 @@ def test_weights_of_rows_need_a_mean_over_queries():
         ({"sigma": 0.0}, r"LambdaLoss.sigma: expected a positive number, got 0.0"),
         ({"eps": -1.0}, r"LambdaLoss.eps: expected a positive number, got -1.0"),
         ({"reduction_log": "decimal"}, r"LambdaLoss.reduction_log: expected binary or natural, got 'decimal'"),
+        ({"weighting": None}, r"LambdaLoss.weighting: expected the name of a weighting, or one as an object, got None"),
         ({"average": "documents"}, r"LambdaLoss.average: expected pairs or queries, got 'documents'"),
     ],
 )

@@ -107,7 +107,7 @@ class LambdaLoss(Listwise, native.LambdaLoss):
         activation_fn: Activation = IDENTITY,
         mini_batch_size: int | None = None,
     ) -> None:
-        super().__init__(model, "no-weighting", k, sigma, eps, reduction_log)
+        super().__init__(model, NoWeightingScheme(), k, sigma, eps, reduction_log)
         self.weighting_scheme = weighting_scheme
         self.activation_fn = activation_fn
         self.mini_batch_size = mini_batch_size

@@ -117,6 +117,7 @@ CASES: dict[str, Case] = {
     "improved-contrastive": Case(
         lambda losses, model: losses.MultipleNegativesRankingLoss(model, directions=ALL_DIRECTIONS),
         lambda build, model: build("improved-contrastive", model),
+        largest=4096,
     ),
     "gist": Case(
         lambda losses, model: losses.GISTEmbedLoss(model, Fake("guide", model.tokenizer)),

@@ -176,9 +176,10 @@ def costs() -> Iterator[str]:
     yield "\n## Losses on scores\n"
     yield "32 queries with lists from half to the full number of documents. With the model *scores* a table of scores"
     yield "takes the place of the encoder, so that the loss stage alone is measured; with *cross-encoder* two layers of"
-    yield "width 32 read 16 tokens per pair. Neither library tokenises. Times are those of one processor. *256 pairs at a"
-    yield "time* is the original's `mini_batch_size`, which keeps the graphs of all chunks, beside gradient caching, which"
-    yield "keeps one and has every forward twice. `tests/benchmarks/bench_ranking.py` measures it.\n"
+    yield "width 32 read 16 tokens per pair. Neither library tokenises. Times are those of one processor."
+    yield "*256 pairs at a time* is the original's `mini_batch_size`, which keeps the graphs of all chunks, beside"
+    yield "gradient caching, which keeps one and has every forward twice."
+    yield "`tests/benchmarks/bench_ranking.py` measures it.\n"
     yield from _measured(MEASURED / "ranking.json", "documents", "{loss} on {model}, {documents} documents", "model")
 
 

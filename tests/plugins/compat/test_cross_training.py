@@ -62,7 +62,7 @@ def test_trains_and_prints_its_settings(name, folders, tmp_path):
     model = sentence_transformers.CrossEncoder(folders[3 if name == "CrossEntropyLoss" else 1], device="cpu")
     loss = built(name, model, options)
     arguments = sentence_transformers.CrossEncoderTrainingArguments(
-        output_dir=str(tmp_path), num_train_epochs=6, per_device_train_batch_size=4, learning_rate=0.02,
+        output_dir=str(tmp_path), num_train_epochs=6, per_device_train_batch_size=4, learning_rate=0.003,
         report_to="none", use_cpu=True, disable_tqdm=True, save_strategy="no", logging_steps=1,
     )  # fmt: skip
     rows = datasets.Dataset.from_dict(columns)

@@ -77,7 +77,8 @@ def combinations() -> Iterator[str]:
         for each in COMBINATIONS
     }
     yield "# Combinations\n"
-    yield "Which losses work alone and under which wrappers, on a dense encoder and with the options they require."
+    yield "Which losses work alone and under which wrappers, with the options they require: on a dense encoder, and on a"
+    yield "cross-encoder those that take no other, which cannot be gathered."
     yield "*Yes* means: under each of these executions, with the value and the gradient that `Direct()` gives, to 1e-10"
     yield "in float64.\n"
     yield from (f"* {name}: `{execution!r}`" for name, execution in EXECUTIONS.items())
@@ -166,9 +167,10 @@ def _help(*arguments: str) -> str:
 def costs() -> Iterator[str]:
     """Time and memory of each loss beside its original, as last measured."""
     yield "# Costs\n"
-    yield "Time and memory of losses beside sentence-transformers 6.2: forward and backward, float32, one thread, in"
-    yield "turns in one process, medians. The ratio is the median of ours over the original's. Memory is the peak above"
-    yield "the inputs in a fresh process, the gradients included; below a megabyte it counts pages.\n"
+    yield "Time and memory of losses beside sentence-transformers 6.2: forward and backward, float32, one thread and its"
+    yield "processor's time, in turns in one process, medians. The ratio is the median of ours over the original's."
+    yield "Memory is the peak above the inputs in a fresh process, the gradients included; below a megabyte it counts"
+    yield "pages.\n"
     yield "## Losses on embeddings\n"
     yield "The loss stage, on embeddings of 384 dimensions. An empty cell was not measured, mostly as the original"
     yield "would take more than a minute or 12 GB. `tests/benchmarks/bench_losses.py` measures it.\n"
@@ -176,7 +178,7 @@ def costs() -> Iterator[str]:
     yield "\n## Losses on scores\n"
     yield "32 queries with lists from half to the full number of documents. With the model *scores* a table of scores"
     yield "takes the place of the encoder, so that the loss stage alone is measured; with *cross-encoder* two layers of"
-    yield "width 32 read 16 tokens per pair. Neither library tokenises. Times are those of one processor."
+    yield "width 32 read 16 tokens per pair. Neither library tokenises."
     yield "*256 pairs at a time* is the original's `mini_batch_size`, which keeps the graphs of all chunks, beside"
     yield "gradient caching, which keeps one and has every forward twice."
     yield "`tests/benchmarks/bench_ranking.py` measures it.\n"

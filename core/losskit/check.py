@@ -138,7 +138,8 @@ def _check_labels(name: str, formats: Sequence[Format], columns: Sequence[Output
     allowed = {kind: _label_shapes(kind, columns) for kind in kinds - {"none"}}
     fitting = {kind for kind, shapes in allowed.items() for shape in shapes if _shape_fits(tuple(labels.shape), shape)}
     if not fitting:
-        shapes = " or ".join(str(list(shape)).replace("None", "*") for each in allowed.values() for shape in each)
+        possible = dict.fromkeys(shape for each in allowed.values() for shape in each)
+        shapes = " or ".join(str(list(shape)).replace("None", "*") for shape in possible)
         raise LossError(f"labels for {name}", expected=f"{wanted} of shape {shapes}", got=f"{list(labels.shape)}")
     if fitting == {"class"} and labels.is_floating_point():
         got = str(labels.dtype).removeprefix("torch.")

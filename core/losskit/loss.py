@@ -511,7 +511,9 @@ class Loss(nn.Module):
         try:
             read = [unload(each) for each in (self._tokenised(inputs, prompt) if is_raw(inputs) else inputs)]
             columns = self._encoded([features for features, _ in read], [riders for _, riders in read])
-            return self._stage(columns, _flat_labels(type(self).__name__, labels))
+            return self._stage(
+                columns, _flat_labels(type(self).__name__, labels, columns[-1].lists if columns else None)
+            )
         except LosskitError:
             raise
         except TypeError as error:
@@ -750,11 +752,18 @@ def _with_lists(column: Output, lists: tuple[int, ...] | None) -> Output:
     return column if lists is None else replace(column, lists=lists)
 
 
-def _flat_labels(name: str, labels: Tensor | Sequence[Tensor] | None) -> Tensor | None:
+def _flat_labels(
+    name: str, labels: Tensor | Sequence[Tensor] | None, lists: Sequence[int] | None = None
+) -> Tensor | None:
     """One tensor: of a list per row the values one after another; an empty tensor is none.
 
+    Args:
+        name: of the loss.
+        labels: as they came.
+        lists: how many documents each row has, if it has lists.
+
     Raises:
-        LossError: what no tensor can hold; names the loss.
+        LossError: what no tensor can hold, or rows whose labels would be those of other rows' documents.
     """
     if labels is None or isinstance(labels, Tensor):
         return None if labels is None or labels.numel() == 0 else labels
@@ -764,7 +773,20 @@ def _flat_labels(name: str, labels: Tensor | Sequence[Tensor] | None) -> Tensor 
         raise LossError(
             f"labels for {name}", expected="a tensor, or numbers for each row", got=brief(error), fix="convert them"
         ) from error
+    if lists is not None:
+        _check_lengths(name, [row.numel() for row in rows], lists)
     return torch.cat([row.reshape(-1) for row in rows]) if rows else None
+
+
+def _check_lengths(name: str, counts: list[int], lists: Sequence[int]) -> None:
+    """Refuse as many labels as there are documents, or negatives, that are not as many in each row."""
+    short = sum(lists) - sum(counts)
+    wanted = [count - 1 for count in lists] if short == len(lists) else list(lists)
+    if counts != wanted and sum(counts) == sum(wanted):
+        of = "negatives" if short else "documents"
+        raise LossError(
+            f"labels for {name}", expected=f"as many for each row as it has {of}, {wanted}", got=str(counts)
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import LossError, check_number
 from .execution import Execution
@@ -24,6 +24,8 @@ __all__ = [
     "ScoredLists",
     "activated",
     "check_activation",
+    "check_constant",
+    "described",
     "list_weights",
 ]
 
@@ -55,10 +57,51 @@ def check_activation(option: str, activation: Activation) -> None:
 def activated(activation: Activation, scores: Tensor) -> Tensor:
     """The scores with an activation applied.
 
+    Raises:
+        LossError: an activation that does not give one number for each.
+
     >>> activated("relu", torch.tensor([-1.0, 2.0]))
     tensor([0., 2.])
     """
-    return ACTIVATIONS[activation](scores) if isinstance(activation, str) else activation(scores)
+    if isinstance(activation, str):
+        return ACTIVATIONS[activation](scores)
+    made = activation(scores)
+    if not isinstance(made, Tensor) or made.shape != scores.shape or not made.is_floating_point():
+        raise LossError(
+            "the activation of scores",
+            expected=f"floating numbers of shape {list(scores.shape)} from such scores",
+            got=described(made),
+            fix="apply functions that treat each score by itself",
+        )
+    return made
+
+
+def check_constant(option: str, weights: Any) -> None:
+    """Refuse what weighs terms of a loss and has parameters, which nothing would train.
+
+    Args:
+        option: as `{type(self).__name__}.weighting`.
+        weights: what was given: any object.
+
+    Raises:
+        LossError: names the class.
+    """
+    if isinstance(weights, nn.Module) and any(parameter.requires_grad for parameter in weights.parameters()):
+        got = f"{type(weights).__name__} with parameters"
+        raise LossError(
+            option, expected="constant weights", got=got, fix="write a loss of your own for weights to learn"
+        )
+
+
+def described(value: Any) -> str:
+    """What somebody's function has given, in few words.
+
+    >>> described(torch.zeros(2, 3, dtype=torch.int64)), described(None)
+    ('int64 of shape [2, 3]', 'NoneType')
+    """
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} of shape {list(value.shape)}"
 
 
 class ScoredLists(NamedTuple):

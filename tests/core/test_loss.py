@@ -518,6 +518,22 @@ def test_labels_of_lists_in_every_form() -> None:
     assert len(set(values)) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "labels", "wanted"),
+    [
+        ("list-net", [[1.0], [0.0, 0.5, 2.0, 1.0]], r"as it has documents, \[3, 2\], got \[1, 4\]"),
+        ("list-net", [1.0, 0.0, 0.5, 2.0, 1.0], r"as it has documents, \[3, 2\], got \[1, 1, 1, 1, 1\]"),
+        ("margin-mse", [[1.0], [0.0, 0.5]], r"as it has negatives, \[2, 1\], got \[1, 2\]"),
+    ],
+)
+def test_labels_of_one_row_are_not_taken_for_those_of_another(name, labels, wanted) -> None:
+    queries, documents = columns(rows=2)
+    documents = {"vectors": torch.cat([documents["vectors"]] * 3)[:5], "lists": (3, 2)}
+    loss = build(name, Model())
+    with pytest.raises(LossError, match=f"^labels for {type(loss).__name__}: expected as many for each row {wanted}"):
+        loss([queries, documents], labels)
+
+
 def test_a_similarity_that_is_a_module_is_used_and_trained() -> None:
     class Learned(nn.Module):
         def __init__(self) -> None:

@@ -15,7 +15,7 @@ from losskit.protocols import Encoder
 from ..base import Incumbent
 from ..functions import full_name
 
-__all__ = ["IDENTITY", "Activation", "Criterion", "CrossEncoderLoss", "Listwise", "constant", "in_mini_batches"]
+__all__ = ["IDENTITY", "Activation", "Criterion", "CrossEncoderLoss", "Listwise", "in_mini_batches"]
 
 IDENTITY = nn.Identity()
 
@@ -112,17 +112,6 @@ class Scorer(DictEncoder):
     def family(self) -> str:
         """The module's own, else that of a cross-encoder."""
         return str(getattr(self.module, "family", "cross-encoder"))
-
-
-def constant(name: str, weights: Any) -> None:
-    """Refuse what weighs terms of a loss and has parameters, which nothing would train.
-
-    Raises:
-        LossError: says which argument it was.
-    """
-    if isinstance(weights, nn.Module) and any(parameter.requires_grad for parameter in weights.parameters()):
-        got = f"{type(weights).__name__} with parameters"
-        raise LossError(name, expected="constant weights", got=got, fix="write a loss of your own for weights to learn")
 
 
 def in_mini_batches(size: int | None) -> Execution | None:

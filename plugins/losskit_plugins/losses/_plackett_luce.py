@@ -38,8 +38,8 @@ def plackett_luce(
         discount: of ranks, divided by its sum over the list; None: all weights are 1.
         respect_input_order: take the documents as they come, whatever their labels.
     """
-    if scores.shape[1] < 2:
-        return (scores - scores).sum(1)  # there is but one order
+    if scores.shape[1] < 2 or not len(scores):
+        return (scores - scores).sum(1)  # there is but one order, or no list
     order = None if respect_input_order else descending(labels, where)
     if where is not None and order is not None:
         where = where.gather(1, order)

@@ -89,7 +89,7 @@ class BinaryCrossEntropyLoss(ScoreLoss):
     def check_labels(self, columns: int, labels: Tensor) -> None:
         """Refuse what is no probability."""
         super().check_labels(columns, labels)
-        low, high = (float(bound) for bound in labels.aminmax())
+        low, high = (float(bound) for bound in labels.aminmax()) if labels.numel() else (0.0, 0.0)
         if not 0 <= low <= high <= 1:
             raise LossError(
                 f"labels for {type(self).__name__}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.nn.functional import logsigmoid
 from losskit import Card, Execution, Format, Similarity, Weighting, build
 from losskit.errors import LossError
 from losskit.math import descending, over_lists
-from losskit.score_loss import Activation, ScoredLists
+from losskit.score_loss import Activation, ScoredLists, check_constant, described
 
 from ._averaged import AveragedLoss
 from ._pairs import Average, Logarithm, check_pair_options, unordered
@@ -21,6 +22,9 @@ from ._pairs import Average, Logarithm, check_pair_options, unordered
 __all__ = ["LambdaLoss", "lambda_loss"]
 
 INFINITY = float("inf")
+
+LARGEST_LABEL = 100.0
+"""Of which 2^y is a number in float32, as is a sum of many."""
 
 
 def lambda_loss(
@@ -64,9 +68,8 @@ def lambda_loss(
         if k is not None:
             pairs[:, k:, k:] = False
         differences = (scores[:, :, None] - scores[:, None, :]).mul_(sigma)
-        weights = weighting(gain, discount[:, : gain.shape[1]], true)
-        # Of a weight that is not read nothing is asked, not even that it is finite.
-        sums, pulls = _weighed(differences, torch.where(pairs, weights, 0.0), gradient)
+        weights = _kept(weighting(gain, discount[:, : gain.shape[1]], true), pairs)
+        sums, pulls = _weighed(differences, weights, gradient)
         own = None if pulls is None else pulls.mul_(sigma / unit)
         return sums.div_(unit), pairs.sum((1, 2)), own
 
@@ -77,10 +80,15 @@ def lambda_loss(
 
 def _gains(labels: Tensor, order: Tensor, k: int | None, eps: float) -> tuple[Tensor, Tensor]:
     """The gain of each document, in the order of the scores, and the discount of each rank, [1, n]."""
-    raised = labels.clamp(min=0).exp2_().sub_(1.0)
+    labels = labels.clamp(min=0)
+    highest_first = labels.sort(dim=-1, descending=True).values
+    # What all gains of a list are divided by changes no quotient, and powers that are numbers need none.
+    shift = highest_first[:, :1].sub(LARGEST_LABEL).clamp_(min=0).ceil_()
+    one = shift.neg().exp2_()
     discount = torch.arange(2, labels.shape[1] + 2, device=labels.device, dtype=labels.dtype).log2_()[None]
-    best = raised.sort(dim=-1, descending=True).values.div_(discount)[:, :k].sum(-1, keepdim=True)
-    return raised.gather(1, order).div_(best.clamp_(min=eps)), discount
+    best = highest_first.sub_(shift).exp2_().sub_(one).div_(discount)[:, :k].sum(-1, keepdim=True)
+    raised = labels.sub_(shift).exp2_().sub_(one)
+    return raised.gather(1, order).div_(torch.maximum(best, one * eps)), discount
 
 
 def _compared(labels: Tensor, all_pairs: bool) -> tuple[Tensor, Tensor]:
@@ -90,6 +98,22 @@ def _compared(labels: Tensor, all_pairs: bool) -> tuple[Tensor, Tensor]:
         labels = torch.zeros_like(labels)
         return labels.masked_fill(absent, -INFINITY), (labels - 1.0).masked_fill(absent, INFINITY)
     return labels, labels.masked_fill(absent, INFINITY)
+
+
+def _kept(weights: Tensor, pairs: Tensor) -> Tensor:
+    """The weights of pairs [b, n, n], and 0 elsewhere.
+
+    Of a weight that is not read nothing is asked, not even that it is finite.
+
+    Raises:
+        LossError: what somebody's weighting gave does not broadcast to the pairs.
+    """
+    with contextlib.suppress(RuntimeError, TypeError):
+        kept = torch.where(pairs, weights, 0.0)
+        if kept.shape == pairs.shape:
+            return kept
+    expected = f"a tensor that broadcasts to {list(pairs.shape)}"
+    raise LossError("the weights of a weighting", expected=expected, got=described(weights))
 
 
 def _weighed(differences: Tensor, weights: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None]:
@@ -118,7 +142,7 @@ class LambdaLoss(AveragedLoss):
         execution: how records come about.
 
     Raises:
-        LossError: an option that is out of its range.
+        LossError: an option that is out of its range, or a weighting with parameters, which nothing would train.
         NotFoundError: an unknown weighting.
     """
 
@@ -175,9 +199,10 @@ class LambdaLoss(AveragedLoss):
         self.eps = eps
         self.reduction_log: Logarithm = reduction_log
         self._scheme: tuple[Any, Weighting] | None = None
-        if not callable(self.scheme):
+        if not callable(self.scheme) or isinstance(self.scheme, type):
             expected = "the name of a weighting, or one as an object"
             raise LossError(f"{type(self).__name__}.weighting", expected=expected, got=repr(weighting))
+        check_constant(f"{type(self).__name__}.weighting", weighting)
 
     @property
     def scheme(self) -> Weighting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from losskit import Card, Execution, Format, ScoreLoss, Similarity
 from losskit.errors import LossError
-from losskit.score_loss import Activation
+from losskit.score_loss import Activation, check_constant, described
 
 from ._plackett_luce import Discount, check_falling, plackett_luce
 
@@ -47,11 +48,37 @@ def p_list_mle(
 
     A list of one document, or of none, counts as a loss of 0.
 
+    Raises:
+        LossError: a function that gives other weights; on the CPU, their values are looked at too.
+
     >>> p_list_mle(torch.zeros(1, 3), torch.tensor([[1.0, 2.0, 3.0]]))
     tensor([0.9972])
     """
-    discount = DISCOUNTS[rank_discount] if isinstance(rank_discount, str) else rank_discount
+    if isinstance(rank_discount, str):
+        discount: Discount | None = DISCOUNTS[rank_discount]
+    else:
+        discount = None if rank_discount is None else _checked(rank_discount)
     return plackett_luce(scores, labels, where=where, discount=discount, respect_input_order=respect_input_order)
+
+
+def _checked(discount: Discount) -> Discount:
+    """A discount that somebody has written, refused where it gives no weights."""
+
+    def checked(ranks: Tensor, counts: Tensor) -> Tensor:
+        made, shape = discount(ranks, counts), (len(counts), ranks.shape[1])
+        try:
+            weights = made.detach().to(ranks.dtype).expand(shape)
+        except (AttributeError, RuntimeError):
+            expected = f"a tensor that broadcasts to {list(shape)}"
+            raise LossError("the weights of rank_discount", expected=expected, got=described(made)) from None
+        if weights.is_cpu and not torch.compiler.is_compiling():
+            lowest, highest = map(float, weights.where(ranks <= counts, 0.0).aminmax())
+            if not 0 <= lowest <= highest < math.inf:
+                got = f"some from {lowest:g} to {highest:g}"
+                raise LossError("the weights of rank_discount", expected="finite numbers from 0", got=got)
+        return weights
+
+    return checked
 
 
 class PListMLELoss(ScoreLoss):
@@ -70,7 +97,7 @@ class PListMLELoss(ScoreLoss):
         execution: how records come about.
 
     Raises:
-        LossError: an unknown discount.
+        LossError: an unknown discount, or one with parameters, which nothing would train.
     """
 
     card = Card(
@@ -113,6 +140,7 @@ class PListMLELoss(ScoreLoss):
                 expected=f"None, a function, or one of {', '.join(DISCOUNTS)}",
                 got=repr(rank_discount),
             )
+        check_constant(f"{type(self).__name__}.rank_discount", rank_discount)
 
     def check_lists(self, columns: int, labels: Tensor, lists: Sequence[int] | None) -> None:
         """Refuse labels that rise along a list whose order is to be respected."""

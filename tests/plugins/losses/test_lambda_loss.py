@@ -218,6 +218,37 @@ def test_a_module_is_a_weighting_too():
     assert torch.equal(loss.score(scores, labels, where), RankNetLoss().score(scores, labels, where))
 
 
+@pytest.mark.parametrize(
+    ("weights", "got"),
+    [
+        (lambda gain, discount, labels: gain, r"float32 of shape \[2, 3\]"),
+        (lambda gain, discount, labels: gain.new_ones(2, 2, 3, 3), r"float32 of shape \[2, 2, 3, 3\]"),
+        (lambda gain, discount, labels: None, "NoneType"),
+    ],
+)
+def test_refuses_weights_that_are_none_of_pairs(weights, got):
+    expected = r"the weights of a weighting: expected a tensor that broadcasts to \[2, 3, 3\], got "
+    with pytest.raises(LossError, match=expected + got):
+        LambdaLoss(weighting=weights).score(torch.randn(2, 3), torch.randn(2, 3), torch.ones(2, 3).bool())
+
+
+def test_refuses_a_weighting_that_nothing_would_train_and_a_class():
+    with pytest.raises(LossError, match=r"LambdaLoss.weighting: expected constant weights, got Linear with parameters"):
+        LambdaLoss(weighting=torch.nn.Linear(1, 1))
+    with pytest.raises(LossError, match=r"LambdaLoss.weighting: expected the name of a weighting, or one as an object"):
+        LambdaLoss(weighting=OfFirst)
+
+
+@pytest.mark.parametrize("weighting", WEIGHTS)
+def test_labels_of_which_the_power_is_no_number(weighting):
+    scores = torch.tensor([0.3, -1.0, 0.5, 0.0, 2.0, 1.0, 0.0])
+    labels = torch.tensor([200.0, 199.0, 0.0, 300.5, 300.0, 2.0, 1.0])
+    counts, options = (3, 2, 2), {"weighting": weighting}
+    got = LambdaLoss(**options).compute([Output(scores, lists=counts)], labels, slice(0, 3))
+    expected = by_loops(scores.double(), labels.double(), counts, "pairs", **options)
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=0)
+
+
 def test_weightings_are_built_by_name_with_their_options():
     loss = build({"name": "lambda", "weighting": {"name": "ndcg-loss2pp", "mu": 5}, "k": 10})
     assert loss.scheme.mu == 5

@@ -255,6 +255,38 @@ def test_refuses_unknown_discounts():
     assert build({"name": "p-list-mle", "rank_discount": None}).rank_discount is None
 
 
+@pytest.mark.parametrize(
+    ("discount", "wrong"),
+    [
+        (lambda ranks, counts: 1.0, r"a tensor that broadcasts to \[2, 3\], got float"),
+        (lambda ranks, counts: ranks.T, r"a tensor that broadcasts to \[2, 3\], got float64 of shape \[3, 1\]"),
+        (lambda ranks, counts: 2 - ranks, "finite numbers from 0, got some from -1 to 1"),
+        (lambda ranks, counts: 1 / (ranks - 1), "finite numbers from 0, got some from 0 to inf"),
+        (lambda ranks, counts: ranks * math.nan, "finite numbers from 0, got some from nan to nan"),
+    ],
+)
+def test_refuses_discounts_that_give_no_weights(discount, wrong):
+    column, loss = Output(draw(4), lists=(1, 3)), PListMLELoss(rank_discount=discount)
+    with pytest.raises(LossError, match=f"^the weights of rank_discount: expected {wrong}$"):
+        loss.compute([column], torch.zeros(4), slice(0, 2))
+
+
+def test_a_discount_may_be_a_number_per_rank_and_is_not_asked_of_padding():
+    column, labels, rows = Output(draw(4), lists=(1, 3)), torch.zeros(4), slice(0, 2)
+    expected = PListMLELoss(rank_discount="reciprocal").compute([column], labels, rows)
+    for discount in (lambda ranks, counts: 1 / ranks[0], lambda ranks, counts: (1 / ranks).where(ranks <= counts, -1)):
+        assert torch.equal(PListMLELoss(rank_discount=discount).compute([column], labels, rows), expected)
+
+
+def test_refuses_a_discount_that_nothing_would_train():
+    with pytest.raises(LossError, match=r"PListMLELoss.rank_discount: expected constant weights, got Linear with"):
+        PListMLELoss(rank_discount=torch.nn.Linear(1, 1))
+
+
+def test_without_rows_there_is_nothing_to_add_up():
+    assert p_list_mle(torch.zeros(0, 3), torch.zeros(0, 3)).tolist() == []
+
+
 def test_refuses_a_second_derivative():
     scores = draw(1, 3)
     with pytest.raises(LossError, match="a second derivative of a loss"):

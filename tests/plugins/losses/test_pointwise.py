@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from losskit import Format, LossError, Output
+from losskit import Format, LossError, Output, build
 from losskit.testing import ToyEncoder, differentiate, laws, require_equal, subjects
 from losskit_plugins.losses.binary_cross_entropy import BinaryCrossEntropyLoss, binary_cross_entropy
 from losskit_plugins.losses.score_mse import ScoreMSELoss, score_mse
@@ -179,6 +179,29 @@ def test_an_activation_is_any_function():
     for activation in (own, type("Own", (nn.Module,), {"forward": lambda self, scores: own(scores)})()):
         got = ScoreMSELoss(activation=activation).compute([column], labels, slice(0, 4))
         torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("counts", [(2, 2), (3, 1)])
+@pytest.mark.parametrize(
+    ("activation", "got"),
+    [
+        (lambda scores: scores[:, None], r"float64 of shape \[4, 1\]"),
+        (lambda scores: scores.sum(), r"float64 of shape \[\]"),
+        (lambda scores: scores.long(), r"int64 of shape \[4\]"),
+        (lambda scores: None, "NoneType"),
+    ],
+)
+def test_an_activation_gives_a_number_for_each_score(activation, got, counts):
+    column, labels = Output(numbers(4), lists=counts), torch.zeros(4)
+    expected = r"the activation of scores: expected floating numbers of shape \[4\] from such scores, got "
+    for name in ("score-mse", "list-mle"):
+        loss = build({"name": name, "activation": activation})
+        with pytest.raises(LossError, match=expected + got):
+            loss.compute([column], labels, slice(0, 2))
+
+
+def test_lists_without_documents_have_no_labels_to_refuse():
+    assert BinaryCrossEntropyLoss(ToyEncoder("cross-encoder"))([["q"], [[]]], [torch.tensor([])]) == 0
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from losskit import Weighting
+from losskit.score_loss import check_constant
 from losskit_plugins.losses import lambda_loss as native
 from losskit_plugins.weightings import lambda_rank, ndcg_loss1, ndcg_loss2, ndcg_loss2pp, no_weighting
 
-from ..base import IDENTITY, Activation, Listwise, constant
+from ..base import IDENTITY, Activation, Listwise
 
 __all__ = [
     "BaseWeightingScheme",
@@ -119,7 +120,7 @@ class LambdaLoss(Listwise, native.LambdaLoss):
 
     @weighting_scheme.setter
     def weighting_scheme(self, scheme: BaseWeightingScheme | None) -> None:
-        constant(f"{type(self).__name__}.weighting_scheme", scheme)
+        check_constant(f"{type(self).__name__}.weighting_scheme", scheme)
         self.exchange("weighting", NoWeightingScheme() if scheme is None else scheme)
 
     @property

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from losskit.errors import LossError
+from losskit.score_loss import check_constant
 from losskit_plugins.losses import p_list_mle as native
 
-from ..base import IDENTITY, Activation, Listwise, constant
+from ..base import IDENTITY, Activation, Listwise
 
 __all__ = ["PListMLELambdaWeight", "PListMLELoss"]
 
@@ -89,7 +90,7 @@ class PListMLELoss(Listwise, native.PListMLELoss):
 
     @lambda_weight.setter
     def lambda_weight(self, weight: PListMLELambdaWeight | None) -> None:
-        constant(f"{type(self).__name__}.lambda_weight", weight)
+        check_constant(f"{type(self).__name__}.lambda_weight", weight)
         self.exchange("rank_discount", None if weight is None else OfMask(weight))
 
     def check_idle(self, rows: int, columns: int, labels: Tensor | None, lists: Sequence[int] | None = None) -> None:

@@ -218,7 +218,15 @@ class ScoreLoss(Loss):
         if self._by_document:
             picked = [column[rows] for column in columns]
             scores = self._unpadded(picked, self.scale)
-            wanted = _unpadded_labels(labels, columns, rows).view_as(scores)
+            wanted = _unpadded_labels(labels, columns, rows)
+            if wanted.numel() != scores.numel():
+                raise LossError(
+                    f"labels for {type(self).__name__}",
+                    expected=f"one for each of {scores.numel()} documents",
+                    got=str(wanted.numel()),
+                    fix="give each document a label, or a row of its own",
+                )
+            wanted = wanted.view_as(scores)
             return mean_over_rows(self.per_document(scores, wanted), _document_weights(picked))
         scores, padded, where, _, weights = self.scored(columns, labels, rows)
         if not self.uses_weights:

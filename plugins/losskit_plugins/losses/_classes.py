@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from losskit.errors import LossError
 
 
 def check_classes(loss: str, labels: Tensor, classes: int | None) -> None:
-    """Refuse classes that there are not, among labels on the CPU.
+    """Refuse classes that there are not, and distributions that are none, among labels on the CPU.
 
     Args:
         loss: its name.
-        labels: classes; or distributions, which pass.
+        labels: classes, or distributions, whose sums are not looked at.
         classes: how many there are; None: not known.
 
     Raises:
         LossError: names the first that is out of range.
     """
     if labels.is_floating_point():
+        lowest, highest = map(float, labels.aminmax())
+        if not 0 <= lowest <= highest < math.inf:
+            got = f"some from {lowest:g} to {highest:g}"
+            raise LossError(f"labels for {loss}", expected="classes, or probabilities", got=got)
         return
     low, high = (int(bound) for bound in labels.aminmax())
     if low < 0 or (classes is not None and high >= classes):

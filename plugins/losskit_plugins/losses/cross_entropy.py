@@ -121,7 +121,13 @@ class CrossEntropyLoss(Loss):
         """The cross-entropy of the pairs `rows`."""
         assert labels is not None
         logits = self.logits(columns, rows)
-        targets = class_targets(type(self).__name__, labels, logits.shape[1])[rows]
+        targets = self._targets(labels, logits.shape[1])[rows]
+        if len(targets) != len(logits):
+            raise LossError(
+                f"the batch for {type(self).__name__}",
+                expected="two columns, with one text per row in each",
+                got=f"{len(logits)} pairs of {len(targets)} rows",
+            )
         if targets.ndim == 2:
             targets = targets.to(logits.dtype)
         weights = self._class_weights(columns)
@@ -141,6 +147,13 @@ class CrossEntropyLoss(Loss):
                 fix="give the cross-encoder num_labels, or choose binary-cross-entropy",
             )
         return activated(self.activation, promoted(logits))
+
+    def _targets(self, labels: Tensor, classes: int) -> Tensor:
+        """What the logits of so many classes are to be."""
+        name = type(self).__name__
+        if labels.is_cpu and self._classes() is None:  # how many there are is known only now
+            check_classes(name, labels, classes)
+        return class_targets(name, labels, classes)
 
     def _classes(self) -> int | None:
         """How many classes there are; None where the encoder does not say."""

@@ -112,15 +112,25 @@ def test_weights_of_classes_are_a_list_in_recipes_and_a_tensor_in_python():
         ),
         (Known, [0, -100], r"expected classes from 0 to 2, got -100"),
         (ToyEncoder, [0, -100], r"expected classes from 0 on, got -100"),
+        (ToyEncoder, [0, 3], r"expected classes from 0 to 2, got 3"),
+        (Known, [[0.0, 1.0, math.nan]] * 2, r"expected classes, or probabilities, got some from nan to nan"),
+        (Known, [[-1.0, 1.0, 1.0]] * 2, r"expected classes, or probabilities, got some from -1 to 1"),
         (Known, [0.0, 1.0], r"labels for CrossEntropyLoss: expected integers, one per class, got float32"),
         (Known, [[0.5, 0.5], [1.0, 0.0]], r"or a distribution over the 3 classes, got float32 of shape \[2, 2\]"),
         (Known, [[0, 1, 0], [1, 0, 0]], r"got int64 of shape \[2, 3\]"),
     ],
-    ids=["class", "ignored", "unknown", "floats", "narrow", "counts"],
+    ids=["class", "ignored", "unknown", "too many", "nan", "negative", "floats", "narrow", "counts"],
 )
 def test_refuses_labels_that_are_no_classes(model, labels, said):
     with pytest.raises(LossError, match=said):
         CrossEntropyLoss(model("cross-encoder", outputs=3))([["q", "r"], ["a", "b"]], torch.tensor(labels))
+
+
+@pytest.mark.parametrize("columns", [[["a", "b"], ["c", "d"]], [[["a", "b"], ["c", "d"]]]])
+def test_refuses_more_pairs_than_labels(columns):
+    message = r"the batch for CrossEntropyLoss: expected two columns, with one text per row in each, got 4 pairs of 2"
+    with pytest.raises(LossError, match=message):
+        CrossEntropyLoss(Known("cross-encoder", outputs=3))([["q", "r"], *columns], torch.tensor([0, 1]))
 
 
 def test_refuses_encoders_with_one_output():

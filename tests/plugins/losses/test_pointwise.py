@@ -200,6 +200,16 @@ def test_an_activation_gives_a_number_for_each_score(activation, got, counts):
             loss.compute([column], labels, slice(0, 2))
 
 
+@pytest.mark.parametrize("family", ["dense", "cross-encoder"])
+def test_labels_of_rows_are_none_of_documents(family):
+    loss, labels = BinaryCrossEntropyLoss(ToyEncoder(family)), torch.tensor([0.0, 1.0])
+    batch = [loss.model.preprocess(["q", "r"]), {**loss.model.preprocess(["a", "b", "c"]), "lists": (2, 1)}]
+    raw = [["q", "r"], [["a", "b"], ["c"]]]
+    message = "^labels for BinaryCrossEntropyLoss: expected one for each of 3 documents, got 2. Fix: give each document"
+    with pytest.raises(LossError, match=message):
+        loss(raw if family == "cross-encoder" else batch, labels)
+
+
 def test_lists_without_documents_have_no_labels_to_refuse():
     assert BinaryCrossEntropyLoss(ToyEncoder("cross-encoder"))([["q"], [[]]], [torch.tensor([])]) == 0
 

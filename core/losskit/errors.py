@@ -122,12 +122,15 @@ def check_number(
 
 
 def brief(error: BaseException) -> str:
-    """An exception in one line.
+    """An exception in one line, without the C++ frames that torch appends.
 
     >>> brief(ValueError("first\\n  second")), brief(KeyboardInterrupt())
     ('ValueError: first second', 'KeyboardInterrupt')
+    >>> brief(TypeError("no size\\nException raised from unpack at numbers.h:79 (most recent call first):"))
+    'TypeError: no size'
     """
-    return ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
+    message, _, _ = str(error).partition("\nException raised from ")
+    return ": ".join(filter(None, (type(error).__name__, " ".join(message.split()))))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

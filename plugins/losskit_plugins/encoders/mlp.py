@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from losskit.card import Card
-from losskit.errors import DataError, ModelError, RecipeError
+from losskit.errors import DataError, ModelError, RecipeError, brief
 from losskit.features import move
 from losskit.output import Output
 from losskit.protocols import Encoder, Features
@@ -224,11 +224,13 @@ class MLPEncoder(nn.Module):
             raise ModelError(str(folder), expected="an mlp of losskit", got="another model", fix="use losskit.load")
         require_safetensors(folder)
         try:
-            encoder = cls(**config)
-            encoder.load_state_dict(load_file(folder / "model.safetensors"))
-        except (TypeError, RuntimeError, OSError, SafetensorError) as error:
-            got = " ".join(str(error).split())
-            raise ModelError(str(folder), expected="the weights that its config.json describes", got=got) from error
+            weights = load_file(folder / "model.safetensors")
+            with torch.device("meta"):  # nothing is allocated for widths that the weights do not have
+                encoder = cls(**config)
+            encoder.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+        except (TypeError, RuntimeError, OSError, RecipeError, SafetensorError) as error:
+            expected = "the weights that its config.json describes"
+            raise ModelError(str(folder), expected=expected, got=brief(error)) from error
         return encoder
 
     @classmethod

@@ -111,8 +111,11 @@ class CrossMultipleNegativesRankingLoss(ScoreLoss):
         """Each anchor with its positive, its negatives and those drawn for it.
 
         Raises:
-            LossError: lists of texts.
+            LossError: lists of texts, or anchors alone.
         """
+        if len(columns) < 2:
+            expected = "columns (anchor, positive, negative*)"
+            raise LossError(f"the batch for {type(self).__name__}", expected=expected, got="1 column")
         if any(not isinstance(text, str) for column in columns for text in column):
             raise LossError(
                 f"the batch for {type(self).__name__}",

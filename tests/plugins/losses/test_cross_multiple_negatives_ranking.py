@@ -204,5 +204,7 @@ def test_refuses_what_does_not_fit():
         CrossMultipleNegativesRankingLoss(ToyEncoder("cross-encoder", outputs=2))(numbered(2))
     with pytest.raises(LossError, match="expected one text per row in each column, got a list of texts"):
         CrossMultipleNegativesRankingLoss(toy)([["q"], ["a"], [["b", "c"]]])
+    with pytest.raises(LossError, match=r"expected columns \(anchor, positive, negative\*\), got 1 column"):
+        CrossMultipleNegativesRankingLoss(toy)([["q", "r"]])
     with pytest.raises(LossError, match="expected none, for it learns from the columns alone"):
         CrossMultipleNegativesRankingLoss(toy)(numbered(2), torch.zeros(ROWS))

@@ -55,7 +55,7 @@ def check_activation(option: str, activation: Activation) -> None:
 
 
 def activated(activation: Activation, scores: Tensor) -> Tensor:
-    """The scores with an activation applied.
+    """The scores with an activation applied, in float32 at least.
 
     Raises:
         LossError: an activation that does not give one number for each.
@@ -73,7 +73,7 @@ def activated(activation: Activation, scores: Tensor) -> Tensor:
             got=described(made),
             fix="apply functions that treat each score by itself",
         )
-    return made
+    return promoted(made)
 
 
 def check_constant(option: str, weights: Any) -> None:

@@ -88,9 +88,9 @@ class CrossEntropyLoss(Loss):
     ) -> None:
         super().__init__(model, execution=execution)
         self.label_smoothing = label_smoothing
-        self.class_weights = None if class_weights is None else tuple(map(float, class_weights))
-        self.activation: Activation = activation
         name = type(self).__name__
+        self.class_weights = None if class_weights is None else _numbers(f"{name}.class_weights", class_weights)
+        self.activation: Activation = activation
         check_activation(f"{name}.activation", activation)
         check_number(f"{name}.label_smoothing", label_smoothing, "0 or more")
         if label_smoothing > 1:
@@ -173,3 +173,10 @@ class CrossEntropyLoss(Loss):
             raise LossError(
                 f"{type(self).__name__}.class_weights", expected=f"one for each of {classes} classes", got=got
             )
+
+
+def _numbers(option: str, values: Sequence[float]) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, values))
+    except (TypeError, ValueError):
+        raise LossError(option, expected="a number for each class", got=repr(values)) from None

@@ -133,6 +133,12 @@ def test_refuses_more_pairs_than_labels(columns):
         CrossEntropyLoss(Known("cross-encoder", outputs=3))([["q", "r"], *columns], torch.tensor([0, 1]))
 
 
+@pytest.mark.parametrize("weights", [5, "ab", [1.0, None]])
+def test_refuses_class_weights_that_are_no_numbers(weights):
+    with pytest.raises(LossError, match=r"^CrossEntropyLoss.class_weights: expected a number for each class, got"):
+        CrossEntropyLoss(class_weights=weights)
+
+
 def test_refuses_encoders_with_one_output():
     with pytest.raises(
         LossError,

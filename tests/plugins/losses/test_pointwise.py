@@ -181,6 +181,13 @@ def test_an_activation_is_any_function():
         torch.testing.assert_close(got, expected)
 
 
+def test_what_an_activation_rounds_is_not_averaged_in_half_precision():
+    scores, labels = torch.linspace(0, 1, 5000), torch.zeros(5000)
+    loss = ScoreMSELoss(activation=lambda scores: scores.half())
+    got = loss.compute([Output(scores, lists=(5000,))], labels, slice(0, 1))
+    torch.testing.assert_close(got, scores.half().float().square().mean())
+
+
 @pytest.mark.parametrize("counts", [(2, 2), (3, 1)])
 @pytest.mark.parametrize(
     ("activation", "got"),

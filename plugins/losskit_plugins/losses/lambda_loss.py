@@ -68,7 +68,8 @@ def lambda_loss(
         if k is not None:
             pairs[:, k:, k:] = False
         differences = (scores[:, :, None] - scores[:, None, :]).mul_(sigma)
-        weights = _kept(weighting(gain, discount[:, : gain.shape[1]], true), pairs)
+        # Somebody's weighting may write into what it gets; the discount is that of further blocks as well.
+        weights = _kept(weighting(gain, discount[:, : gain.shape[1]].clone(), true), pairs)
         sums, pulls = _weighed(differences, weights, gradient)
         own = None if pulls is None else pulls.mul_(sigma / unit)
         return sums.div_(unit), pairs.sum((1, 2)), own

@@ -218,6 +218,21 @@ def test_a_module_is_a_weighting_too():
     assert torch.equal(loss.score(scores, labels, where), RankNetLoss().score(scores, labels, where))
 
 
+@pytest.mark.parametrize("pairs", [1, 1000])
+def test_a_weighting_may_write_into_what_it_gets(monkeypatch, pairs):
+    def careless(gain, discount, true_sorted):
+        return (gain.square_() / discount.add_(1.0))[:, :, None] + true_sorted.neg_()[:, None, :]
+
+    def careful(gain, discount, true_sorted):
+        return (gain.square() / (discount + 1.0))[:, :, None] - true_sorted[:, None, :]
+
+    monkeypatch.setattr(ranked, "PAIRS", pairs)
+    column, rows = Output(torch.randn(sum(COUNTS)), lists=COUNTS), slice(0, len(COUNTS))
+    for average in ("pairs", "queries"):
+        made = [LambdaLoss(weighting=each, average=average) for each in (careful, careless)]
+        assert torch.equal(*(loss.compute([column], LABELS, rows) for loss in made))
+
+
 @pytest.mark.parametrize(
     ("weights", "got"),
     [

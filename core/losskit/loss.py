@@ -353,13 +353,21 @@ class Loss(nn.Module):
         """`pairs` of columns of texts, given draws that follow from the seed and these texts.
 
         So a batch has the same pairs whichever process forms them, after a resume too; `drawn` stays as it is.
+
+        Raises:
+            LossError: columns that differ in length.
         """
+        sizes = [len(column) for column in columns]
+        if len(set(sizes)) > 1:
+            raise LossError(
+                f"the batch for {type(self).__name__}", expected="as many rows in every column", got=f"{sizes}"
+            )
         drawing = [(path, loss) for path, loss in self.tree() if type(loss).draw is not Loss.draw]
         before = [loss.drawn for _, loss in drawing]
         try:
             for path, loss in drawing:
                 generator = self._moment.clock.generator_for(columns, path)
-                loss.drawn = loss.draw(generator, [len(column) for column in columns])
+                loss.drawn = loss.draw(generator, sizes)
             return self.pairs(columns, self.drawn)
         finally:
             for (_, loss), drawn in zip(drawing, before, strict=True):
@@ -781,9 +789,10 @@ def _flat_labels(
 def _check_lengths(name: str, counts: list[int], lists: Sequence[int]) -> None:
     """Refuse as many labels as there are documents, or negatives, that are not as many in each row."""
     short = sum(lists) - sum(counts)
-    wanted = [count - 1 for count in lists] if short == len(lists) else list(lists)
+    of_negatives = short == len(lists) == len(counts)
+    wanted = [count - 1 for count in lists] if of_negatives else list(lists)
     if counts != wanted and sum(counts) == sum(wanted):
-        of = "negatives" if short else "documents"
+        of = "negatives" if of_negatives else "documents"
         raise LossError(
             f"labels for {name}", expected=f"as many for each row as it has {of}, {wanted}", got=str(counts)
         )

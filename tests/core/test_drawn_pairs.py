@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from losskit import Card, Format, Loss, LossError, Output, Wrapper
+from losskit import Card, Format, Loss, LossError, Output, Wrapper, build
 from losskit.batch import preprocess
 from losskit.clock import Clock
 from losskit.testing import ToyEncoder
@@ -82,3 +82,16 @@ def test_raw_texts_and_features_hold_the_same_pairs() -> None:
         torch.testing.assert_close(loss(given), expected)
     assert lists == (1,) * 8
     assert loss.compute([Output(torch.ones(2))], None, slice(0, 2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ([["a", "b"], ["p"]], r"the batch for .*Loss: expected as many rows in every column, got \[2, 1\]"),
+        ([["a", "b"]], "expected (two columns or more|columns .anchor, positive, negative..), got 1"),
+    ],
+)
+@pytest.mark.parametrize("name", ["cross-multiple-negatives-ranking", "list-net"])
+def test_columns_that_make_no_pairs(name, columns, message):
+    with pytest.raises(LossError, match=message):
+        build(name).drawn_pairs(columns)

@@ -534,6 +534,13 @@ def test_labels_of_one_row_are_not_taken_for_those_of_another(name, labels, want
         loss([queries, documents], labels)
 
 
+def test_labels_of_a_missing_row_are_not_taken_for_those_of_negatives() -> None:
+    queries, documents = columns(rows=2)
+    documents = {"vectors": torch.cat([documents["vectors"]] * 3)[:5], "lists": (3, 2)}
+    with pytest.raises(LossError, match=r"^labels for ListNetLoss: expected scores of shape \[5\], got \[3\]"):
+        build("list-net", Model())([queries, documents], [[1.0, 0.0, 0.5]])
+
+
 def test_a_similarity_that_is_a_module_is_used_and_trained() -> None:
     class Learned(nn.Module):
         def __init__(self) -> None:

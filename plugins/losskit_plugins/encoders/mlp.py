@@ -112,7 +112,7 @@ class MLPEncoder(nn.Module):
         Raises:
             DataError: there are none, or a document is no list of numbers.
         """
-        documents = (document for _, document in pairs)
+        documents = map(_document, pairs)
         count, mean, squares = 0, np.zeros(self.features or 0), np.zeros(self.features or 0)
         while chunk := list(islice(documents, CHUNK)):
             rows = _rows(chunk, self.features, len(mean)).astype(np.float64)
@@ -123,7 +123,7 @@ class MLPEncoder(nn.Module):
             squares += ((rows - rows.mean(0)) ** 2).sum(0) + shift**2 * count * share
             mean += shift * share
             count += len(rows)
-        if not count:
+        if not len(mean) or not count:
             raise DataError("inputs of the mlp", expected="documents of numbers", got="none")
         if self.features is None:
             self._widen(len(mean))
@@ -146,12 +146,13 @@ class MLPEncoder(nn.Module):
             "features", [n, features].
 
         Raises:
-            DataError: a document that is no list of finite numbers, or that has more of them than there are features.
+            DataError: something that is no pair, or a document that is no list of finite numbers or has more of them
+                than there are features.
             RecipeError: a prompt, which nothing would read.
         """
         if prompt:
             raise RecipeError("prompt", expected="none, for an mlp reads no texts", got=repr(prompt))
-        return {"features": torch.from_numpy(_rows([document for _, document in texts], self._width))}
+        return {"features": torch.from_numpy(_rows([*map(_document, texts)], self._width))}
 
     def forward(self, features: Features, needs: Sequence[str] = ()) -> Output:
         """Scores, [n].
@@ -259,6 +260,14 @@ def _layers(widths: Sequence[int], activation: type[nn.Module], dropout: float) 
         yield activation()
         yield nn.Dropout(dropout)
     yield nn.Linear(widths[-1], 1)
+
+
+def _document(pair: tuple[str, Document]) -> Document:
+    try:
+        _, document = pair
+    except (TypeError, ValueError):
+        raise DataError("a pair for the mlp", expected="(query, list of numbers)", got=repr(pair)[:60]) from None
+    return document
 
 
 def _rows(documents: Sequence[Document], features: int | None, least: int = 0) -> NDArray[np.float32]:

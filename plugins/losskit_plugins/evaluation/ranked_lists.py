@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +31,7 @@ class RankedLists:
         labels: n lists of relevances from 0.
 
     Raises:
-        DataError: a label below 0.
+        DataError: a label that is below 0 or not finite, or not one for each document.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("ndcg@10", "mrr@10", "ndcg-exp@10")
@@ -39,9 +40,17 @@ class RankedLists:
     labels: Sequence[Sequence[float]]
 
     def __post_init__(self) -> None:
-        lowest = min((value for labels in self.labels for value in labels), default=0)
-        if lowest < 0:
-            raise DataError("labels of the evaluation lists", expected="numbers from 0", got=f"{lowest:g}")
+        counts = [len(self.queries), len(self.documents), len(self.labels)]
+        if len(set(counts)) > 1:
+            expected = "as many queries as lists of documents and lists of labels"
+            raise DataError("the evaluation lists", expected=expected, got=f"{counts}")
+        for place, (documents, labels) in enumerate(zip(self.documents, self.labels, strict=True), start=1):
+            if len(documents) != len(labels):
+                expected = f"{len(documents)} labels, one for each document"
+                raise DataError(f"evaluation list {place}", expected=expected, got=str(len(labels)))
+        wrong = next((value for labels in self.labels for value in labels if not 0 <= value < math.inf), None)
+        if wrong is not None:
+            raise DataError("labels of the evaluation lists", expected="finite numbers from 0", got=f"{wrong:g}")
 
     def default_metrics(self, scorer: Scorer) -> tuple[str, ...]:
         """Whatever the encoder; the exponential gain only where it is asked for."""

@@ -121,7 +121,7 @@ def mean_reciprocal_rank(lists: Sequence[Sequence[float]], count: int = TOP) -> 
 
 
 def _relevant(lists: Sequence[Sequence[float]]) -> Iterator[Sequence[float]]:
-    found = [each for each in lists if max(each) > 0]
+    found = [each for each in lists if max(each, default=0) > 0]
     if not found:
         raise DataError("evaluation lists", expected="a document with a label above 0", got="none")
     yield from found

@@ -196,13 +196,20 @@ class TestRefusals:
             with pytest.raises(DataError, match=message):
                 use(MLPEncoder(3), [("q", [1.0]), ("q", document)])
 
+    @pytest.mark.parametrize("pair", ["a text", [1.0, 2.0, 3.0], 0.5])
+    def test_refuses_what_is_no_pair(self, pair: Any) -> None:
+        for use in (MLPEncoder.preprocess, MLPEncoder.encode, MLPEncoder.fit_inputs):
+            with pytest.raises(DataError, match=r"a pair for the mlp: expected \(query, list of numbers\), got"):
+                use(MLPEncoder(3), [("q", [1.0]), pair])
+
     def test_refuses_to_work_before_its_width_is_known(self, tmp_path: Path) -> None:
         encoder = MLPEncoder()
         for use in (lambda: encoder.preprocess(PAIRS), lambda: encoder.encode(PAIRS), lambda: encoder.save(tmp_path)):
             with pytest.raises(ModelError, match="features of the mlp: expected how many there are"):
                 use()
-        with pytest.raises(DataError, match="expected documents of numbers, got none"):
-            encoder.fit_inputs([])
+        for pairs in ([], [("q", [])]):
+            with pytest.raises(DataError, match="expected documents of numbers, got none"):
+                encoder.fit_inputs(pairs)
 
     def test_refuses_a_prompt(self) -> None:
         with pytest.raises(RecipeError, match="prompt: expected none"):

@@ -82,6 +82,10 @@ class TestEveryFamily:
         with pytest.raises(DataError, match="expected a document with a label above 0"):
             evaluate(encoder, RankedLists(["n"], [["e"]], [[0.0]]))
 
+    def test_an_empty_list_is_left_out(self, encoder):
+        data = RankedLists(["n", "n"], [["ne", "s"], []], [[1.0, 0.0], []])
+        assert evaluate(encoder, data, ["mrr@10"]) == {"mrr@10": 1.0}
+
     def test_exponential_gain_where_it_is_asked_for(self, encoder):
         data = RankedLists(["n", "e"], [["e", "ne", "s"], ["n", "e"]], [[3.0, 1.0, 0.5], [0.0, 0.0]])
         # The first list is ranked ne, e, s: labels 1, 3, 0.5; the second has nothing relevant.
@@ -205,6 +209,19 @@ class TestRefusals:
         encoder = Compass("cross-encoder", scores=lambda *_: [0.1, 0.9])
         with pytest.raises(DataError, match="expected a cross-encoder with one score per pair, got 2 classes"):
             evaluate(encoder, ScoredPairs(["n", "n"], ["e", "s"], [0.0, 1.0]))
+
+    @pytest.mark.parametrize(
+        ("documents", "labels", "message"),
+        [
+            ([["e", "s"]], [[1.0, math.nan]], "expected finite numbers from 0, got nan"),
+            ([["e", "s"]], [[math.inf, 1.0]], "expected finite numbers from 0, got inf"),
+            ([["e", "s"]], [[1.0]], "evaluation list 1: expected 2 labels, one for each document, got 1"),
+            ([["e"], ["s"]], [[1.0]], r"the evaluation lists: expected as many .*, got \[1, 2, 1\]"),
+        ],
+    )
+    def test_refuses_labels_that_do_not_fit_the_documents(self, documents, labels, message):
+        with pytest.raises(DataError, match=message):
+            RankedLists(["n"], documents, labels)
 
     def test_labels_too_large_for_the_exponential_gain(self):
         data = RankedLists(["n"], [["e", "s"]], [[1001.0, 0.0]])

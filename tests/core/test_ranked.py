@@ -106,3 +106,8 @@ def test_average_ranks_are_counted(labels, padding):
         sum(other > label for other in labels) + (sum(other == label for other in labels) + 1) / 2 for label in labels
     ]
     assert average_ranks(values, where)[0, : len(labels)].tolist() == expected
+
+
+def test_average_ranks_of_integers():
+    labels, where = torch.tensor([[3, 1, 3, 9]]), torch.tensor([[True, True, True, False]])
+    assert average_ranks(labels, where)[0, :3].tolist() == [1.5, 3.0, 1.5]

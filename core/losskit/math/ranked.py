@@ -82,7 +82,7 @@ def average_ranks(labels: Tensor, where: Tensor) -> Tensor:
     # Padding is the lowest; beside labels of minus infinity it is left out of what lies below.
     below = torch.maximum(torch.searchsorted(ascending, padded), (~where).sum(-1, keepdim=True))
     up_to = torch.searchsorted(ascending, padded, right=True)
-    return (below + up_to).to(labels.dtype).mul_(-0.5).add_(labels.shape[-1] + 0.5)
+    return (below + up_to).to(padded.dtype).mul_(-0.5).add_(labels.shape[-1] + 0.5)
 
 
 class _OverLists(torch.autograd.Function):

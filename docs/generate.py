@@ -77,8 +77,8 @@ def combinations() -> Iterator[str]:
         for each in COMBINATIONS
     }
     yield "# Combinations\n"
-    yield "Which losses work alone and under which wrappers, with the options they require: on a dense encoder, and on a"
-    yield "cross-encoder those that take no other, which cannot be gathered."
+    yield "Which losses work alone and under which wrappers, with the options they require: on a dense encoder, and"
+    yield "on a cross-encoder those that take no other, which cannot be gathered."
     yield "*Yes* means: under each of these executions, with the value and the gradient that `Direct()` gives, to 1e-10"
     yield "in float64.\n"
     yield from (f"* {name}: `{execution!r}`" for name, execution in EXECUTIONS.items())
@@ -167,8 +167,8 @@ def _help(*arguments: str) -> str:
 def costs() -> Iterator[str]:
     """Time and memory of each loss beside its original, as last measured."""
     yield "# Costs\n"
-    yield "Time and memory of losses beside sentence-transformers 6.2: forward and backward, float32, one thread and its"
-    yield "processor's time, in turns in one process, medians. The ratio is the median of ours over the original's."
+    yield "Time and memory of losses beside sentence-transformers 6.2: forward and backward, float32, one thread and"
+    yield "its processor's time, in turns in one process, medians. The ratio is the median of ours over the original's."
     yield "Memory is the peak above the inputs in a fresh process, the gradients included; below a megabyte it counts"
     yield "pages.\n"
     yield "## Losses on embeddings\n"

@@ -165,7 +165,7 @@ class LambdaLoss(AveragedLoss):
         relations=["rank-net is this loss with no-weighting."],
         requirements=[
             "Labels of different height in a list: equal labels are not put in order.",
-            "Labels below 0 have the gain of 0.",
+            "Labels below 0 have the gain of 0; one of minus infinity takes its document out of all pairs.",
         ],
     )
 

@@ -51,7 +51,10 @@ class RankNetLoss(AveragedLoss):
   year = {2005}
 }""",
         relations=["lambda with no-weighting; lambda with another weighting puts the top of the list first."],
-        requirements=["Labels of different height in a list: equal labels are not put in order."],
+        requirements=[
+            "Labels of different height in a list: equal labels are not put in order.",
+            "A label of minus infinity takes its document out of all pairs.",
+        ],
     )
 
     def __init__(

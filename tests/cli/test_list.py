@@ -184,7 +184,7 @@ def test_what_a_card_says_cannot_style_or_steer_the_terminal(losskit, site) -> N
         (["--inputs", "query documents", "--labels", "scores"], {"distill-kl-div", "list-net", "margin-mse"}),
         (["--search", "cosent"], {"cosent"}),
         (["--provider", "lk-a"], {"toy"}),
-        (["--encoder", "cross-encoder", "--kind", "encoder"], {"cross-encoder"}),
+        (["--encoder", "cross-encoder", "--kind", "encoder"], {"cross-encoder", "mlp"}),
         (["--status", "ok", "--search", "toy"], {"toy"}),
     ],
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
 from losskit.errors import LossError
@@ -23,7 +23,7 @@ HEADROOM = 690.0
 
 def plackett_luce(
     scores: Float[Tensor, "queries documents"],
-    labels: Float[Tensor, "queries documents"],
+    labels: Real[Tensor, "queries documents"],
     *,
     where: Bool[Tensor, "queries documents"] | None = None,
     discount: Discount | None = None,

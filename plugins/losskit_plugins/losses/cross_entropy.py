@@ -81,7 +81,7 @@ class CrossEntropyLoss(Loss):
         self,
         model: Any = None,
         label_smoothing: float = 0.0,
-        class_weights: Sequence[float] | None = None,
+        class_weights: Sequence[float] | Tensor | None = None,
         activation: Activation = "identity",
         *,
         execution: Execution | None = None,
@@ -176,7 +176,7 @@ class CrossEntropyLoss(Loss):
             )
 
 
-def _numbers(option: str, values: Sequence[float]) -> tuple[float, ...]:
+def _numbers(option: str, values: Sequence[float] | Tensor) -> tuple[float, ...]:
     try:
         return tuple(map(float, values))
     except (TypeError, ValueError):

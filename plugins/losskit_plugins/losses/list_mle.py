@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
 from losskit import Card, Execution, Format, ScoreLoss, Similarity
@@ -18,7 +18,7 @@ __all__ = ["ListMLELoss", "list_mle"]
 
 def list_mle(
     scores: Float[Tensor, "queries documents"],
-    labels: Float[Tensor, "queries documents"],
+    labels: Real[Tensor, "queries documents"],
     *,
     where: Bool[Tensor, "queries documents"] | None = None,
     respect_input_order: bool = False,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
 from losskit import Card, Execution, Format, ScoreLoss, Similarity
@@ -29,7 +29,7 @@ RankDiscount = Literal["exponential", "logarithmic", "reciprocal"] | Discount
 
 def p_list_mle(
     scores: Float[Tensor, "queries documents"],
-    labels: Float[Tensor, "queries documents"],
+    labels: Real[Tensor, "queries documents"],
     *,
     where: Bool[Tensor, "queries documents"] | None = None,
     rank_discount: RankDiscount | None = "exponential",

@@ -27,6 +27,7 @@ __all__ = [
     "check_constant",
     "described",
     "list_weights",
+    "single_documents",
 ]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -102,6 +103,15 @@ def described(value: Any) -> str:
     if not isinstance(value, Tensor):
         return type(value).__name__
     return f"{str(value.dtype).removeprefix('torch.')} of shape {list(value.shape)}"
+
+
+def single_documents(rows: int, labels: Tensor | None) -> str:
+    """Why so many lists, with these labels of their documents, hold nothing to compare, or nothing.
+
+    >>> single_documents(2, torch.zeros(2)), single_documents(2, torch.zeros(3))
+    ('every list has one document', '')
+    """
+    return "" if labels is None or labels.numel() > rows else "every list has one document"
 
 
 class ScoredLists(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from losskit.errors import LossError, check_number
+from losskit.score_loss import single_documents
 
 __all__ = ["Average", "Logarithm", "check_pair_options", "unordered"]
 
@@ -31,6 +32,6 @@ def check_pair_options(name: str, k: int | None, sigma: float, eps: float, reduc
 def unordered(rows: int, labels: Tensor | None) -> str:
     """Why so many lists with these labels, flattened, have no pairs to put in order, or nothing."""
     if labels is None or labels.numel() <= rows:
-        return "" if labels is None else "every list has one document"
+        return single_documents(rows, labels)
     equal = bool((labels == labels.flatten()[0]).all())
     return "all labels are equal, and equal labels are not put in order" if equal else ""

@@ -11,7 +11,7 @@ from torch import Tensor
 from losskit import Card, Execution, Format, Similarity
 from losskit.errors import check_number
 from losskit.math import average_ranks, over_lists
-from losskit.score_loss import Activation, ScoredLists
+from losskit.score_loss import Activation, ScoredLists, single_documents
 
 from ._averaged import AveragedLoss
 
@@ -113,7 +113,7 @@ class ADRMSELoss(AveragedLoss):
 
     def idle(self, rows: int, columns: int, labels: Tensor | None) -> str:
         """A single document has the first rank whatever its score."""
-        return "" if labels is None or labels.numel() > rows else "every list has one document"
+        return single_documents(rows, labels)
 
     def terms(self, lists: ScoredLists) -> tuple[Tensor, Tensor]:
         """The sum over each list's documents, and how many there are."""

@@ -14,7 +14,7 @@ from torch.nn import functional
 from losskit import Card, Execution, Format, ScoreLoss, Similarity
 from losskit.errors import check_number
 from losskit.math import masked_log_softmax, masked_softmax
-from losskit.score_loss import Activation
+from losskit.score_loss import Activation, single_documents
 
 __all__ = ["DistillKLDivLoss", "distill_kl_div"]
 
@@ -139,10 +139,8 @@ class DistillKLDivLoss(ScoreLoss):
 
     def idle(self, rows: int, columns: int, labels: Tensor | None) -> str:
         """A teacher that gives all candidates of a query one score prefers none."""
-        if labels is None:
-            return ""
-        if labels.numel() <= rows:
-            return "every list has one document"
+        if labels is None or labels.numel() <= rows:
+            return single_documents(rows, labels)
         lists = labels.reshape(rows, -1) if labels.numel() == rows * (columns - 1) else labels
         same = lists == lists[..., :1]
         return "the teacher's scores are equal within every list" if bool(same.all()) else ""

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
 from losskit import Card, Execution, Format, ScoreLoss, Similarity
-from losskit.score_loss import Activation
+from losskit.score_loss import Activation, single_documents
 
 from ._plackett_luce import check_falling, plackett_luce
 
@@ -92,7 +92,7 @@ class ListMLELoss(ScoreLoss):
 
     def idle(self, rows: int, columns: int, labels: Tensor | None) -> str:
         """A single document has but one order."""
-        return "" if labels is None or labels.numel() > rows else "every list has one document"
+        return single_documents(rows, labels)
 
     def per_query(self, scores: Tensor, labels: Tensor, where: Tensor | None) -> Tensor:
         """The loss of each scored list."""

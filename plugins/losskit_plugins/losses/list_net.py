@@ -9,7 +9,7 @@ from torch import Tensor
 
 from losskit import Card, Execution, Format, ScoreLoss, Similarity
 from losskit.math import masked_log_softmax
-from losskit.score_loss import Activation
+from losskit.score_loss import Activation, single_documents
 
 __all__ = ["ListNetLoss", "list_net"]
 
@@ -85,7 +85,7 @@ class ListNetLoss(ScoreLoss):
 
     def idle(self, rows: int, columns: int, labels: Tensor | None) -> str:
         """A single document has probability 1 whatever its score."""
-        return "" if labels is None or labels.numel() > rows else "every list has one document"
+        return single_documents(rows, labels)
 
     def per_query(self, scores: Tensor, labels: Tensor, where: Tensor | None) -> Tensor:
         """The loss of each scored list."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from losskit import Card, Execution, Format, ScoreLoss, Similarity
 from losskit.errors import LossError
-from losskit.score_loss import Activation, check_constant, described
+from losskit.score_loss import Activation, check_constant, described, single_documents
 
 from ._plackett_luce import Discount, check_falling, plackett_luce
 
@@ -149,7 +149,7 @@ class PListMLELoss(ScoreLoss):
 
     def idle(self, rows: int, columns: int, labels: Tensor | None) -> str:
         """A single document has but one order."""
-        return "" if labels is None or labels.numel() > rows else "every list has one document"
+        return single_documents(rows, labels)
 
     def per_query(self, scores: Tensor, labels: Tensor, where: Tensor | None) -> Tensor:
         """The loss of each scored list."""

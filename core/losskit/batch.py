@@ -104,7 +104,7 @@ def query_document_pairs(columns: Sequence[Column]) -> tuple[list[tuple[str, str
 
 def is_raw(inputs: Any) -> bool:
     """Whether a trainer handed over columns of texts instead of features."""
-    return bool(inputs) and not any(isinstance(column, Mapping) for column in inputs)
+    return bool(inputs) and not isinstance(inputs[0], Mapping)
 
 
 def _role(name: str) -> str:

@@ -7,7 +7,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,19 @@ DEFAULT_EXECUTION = Direct()
 
 Observer = Callable[[Sequence[Output], Tensor | None, slice], None]
 
-_Reading = tuple[tuple["Loss", ...], tuple[str, ...], list[int]]
+
+class _Reading(NamedTuple):
+    """What the losses of a tree ask of the records of so many columns.
+
+    Args:
+        needs: what they read beyond embeddings.
+        columns: those that the trained encoder reads.
+        further: whether other encoders read them too.
+    """
+
+    needs: tuple[str, ...]
+    columns: list[int]
+    further: bool
 
 
 class Loss(nn.Module):
@@ -78,10 +90,10 @@ class Loss(nn.Module):
         self._similarity: str | Similarity | None = None
         self._moment = Moment()
         self._seen: set[Any] = set()
-        self._readings: dict[int, _Reading] = {}
+        self._readings: dict[int, tuple[tuple[Loss, ...], _Reading]] = {}
         self._warned: set[str] = set()
         self._views: dict[int, tuple[Any, Encoder]] = {}
-        self._scorer: tuple[Any, Similarity] | None = None
+        self._scorer: tuple[Any, Any, Similarity] | None = None
         self.observers: list[Observer] = []
         self.frozen: dict[str, Encoder] = {}
         self._towers: tuple[str, ...] = ()
@@ -198,7 +210,10 @@ class Loss(nn.Module):
     @property
     def execution(self) -> Execution:
         """The one execution of this loss and all that it wraps."""
-        return next((loss._execution for _, loss in self.tree() if loss._execution is not None), DEFAULT_EXECUTION)
+        for _, loss in self.tree():
+            if loss._execution is not None:
+                return loss._execution
+        return DEFAULT_EXECUTION
 
     @execution.setter
     def execution(self, execution: Execution) -> None:
@@ -342,12 +357,16 @@ class Loss(nn.Module):
     @property
     def scorer(self) -> Similarity:
         """The similarity in use."""
-        if self.similarity is not None and not isinstance(self.similarity, str):
-            return self.similarity
-        chosen = self.similarity_name
-        if self._scorer is None or self._scorer[0] != chosen:
-            self._scorer = chosen, registry.get("similarity", chosen).load()()
-        return self._scorer[1]
+        chosen, model, known = self.similarity, self.model, self._scorer
+        if known is not None and known[0] is chosen and known[1] is model:
+            return known[2]
+        scorer: Similarity = (
+            chosen
+            if chosen is not None and not isinstance(chosen, str)
+            else registry.get("similarity", self.similarity_name).load()()
+        )
+        self._scorer = chosen, model, scorer
+        return scorer
 
     def drawn_pairs(self, columns: Sequence[Any]) -> tuple[list[tuple[str, str]], tuple[int, ...]]:
         """`pairs` of columns of texts, given draws that follow from the seed and these texts.
@@ -515,7 +534,8 @@ class Loss(nn.Module):
         Raises:
             LossError: the batch does not fit. No TypeError leaves here: some trainers would call again.
         """
-        _require_texts(type(self).__name__, prompt=prompt, task=task)
+        if prompt is not None or task is not None:
+            _require_texts(type(self).__name__, prompt=prompt, task=task)
         try:
             read = [unload(each) for each in (self._tokenised(inputs, prompt) if is_raw(inputs) else inputs)]
             columns = self._encoded([features for features, _ in read], [riders for _, riders in read])
@@ -544,7 +564,7 @@ class Loss(nn.Module):
             rows = whole.rows if self.row_wise else slice(0, sum(whole.tuples))
         if training:
             self.check_idle(own, len(columns), labels, columns[-1].lists)
-        self._draw(training, [column.tuples for column in columns])
+        self._draw(training, columns)
         if training:
             detached = [column.map(torch.Tensor.detach) for column in columns] if self.observers else []
             for observer in self.observers:
@@ -564,7 +584,7 @@ class Loss(nn.Module):
 
     def _encoded(self, features: Sequence[Features], riders: Sequence[Riders]) -> list[Output]:
         """One record per column, with lists, weights and what further encoders make of it."""
-        losses, asked, read = self._reading(len(features))
+        asked, read, further = self._reading(len(features))
         needs = _met(asked, features) if asked else ()
         model = self.model
         read_features = [features[index] for index in read]
@@ -577,20 +597,23 @@ class Loss(nn.Module):
                 else unread(self.encoder, features[index], needs, rider.lists)
                 for index, rider in enumerate(riders)
             ]
-        if any(loss.frozen or loss._towers for loss in losses):
+        if further:
             made = encode_further(self, made, features, riders)
-        weight = next((rider.weight for rider in riders if rider.weight is not None), None)
-        return made if weight is None else [self._weighted(made[0], weight), *made[1:]]
+        for rider in riders:
+            if rider.weight is not None:
+                return [self._weighted(made[0], rider.weight), *made[1:]]
+        return made
 
     def _reading(self, columns: int) -> _Reading:
-        """What the losses of the tree ask of records, and which of so many columns the trained encoder reads."""
-        losses = tuple(loss for _, loss in self.tree())
+        """What the losses of the tree ask of records, remembered as long as these are the same."""
+        losses = tuple([loss for _, loss in self.tree()])
         known = self._readings.get(columns)
         if known is None or known[0] != losses:
             asked = tuple(dict.fromkeys(need for loss in losses for need in loss.needs))
             read = columns_read([loss for loss in losses if not loss.inner], "model", columns)
-            known = self._readings[columns] = losses, asked, read
-        return known
+            further = any(loss.frozen or loss._towers for loss in losses)
+            known = self._readings[columns] = losses, _Reading(asked, read, further)
+        return known[1]
 
     def _check_family(self) -> None:
         families = self.card.encoders if self._has_card else ()
@@ -634,7 +657,7 @@ class Loss(nn.Module):
                     got=repr(self.execution),
                 )
         longer, labels = self.observe(columns, labels)
-        if longer[0].tuples != columns[0].tuples and not self.row_wise:
+        if longer is not columns and longer[0].tuples != columns[0].tuples and not self.row_wise:
             raise LossError(
                 type(self).__name__,
                 expected="a row-wise loss around one that adds rows to the batch",
@@ -665,12 +688,13 @@ class Loss(nn.Module):
         model = self.model
         return torch.is_grad_enabled() and (model is None or bool(getattr(model, "training", True)))
 
-    def _draw(self, training: bool, sizes: Sequence[int]) -> None:
+    def _draw(self, training: bool, columns: Sequence[Output]) -> None:
         """Set progress and make the draws of the whole tree, once per forward."""
         clock, micro_batch = self._moment.clock, self._moment.micro_batch if training else None
         for path, loss in self.tree():
             loss._moment.progress = clock.progress if training else 1.0
             if type(loss).draw is not Loss.draw:
+                sizes = [column.tuples for column in columns]
                 loss.drawn = loss.draw(clock.generator(micro_batch, path), sizes)
         if training:
             self._moment.micro_batch += 1

@@ -68,12 +68,14 @@ class Output:
     @property
     def items(self) -> int:
         """The number of items n."""
-        return int(self._any().shape[0])
+        return int((self._any() if self.embedding is None else self.embedding).shape[0])
 
     @property
     def tuples(self) -> int:
         """The number of tuples: of lists where there are lists, else of items."""
-        return self.items if self.lists is None else len(self.lists)
+        if self.lists is not None:
+            return len(self.lists)
+        return int((self._any() if self.embedding is None else self.embedding).shape[0])
 
     def map(self, fn: Callable[..., Tensor], *others: Output) -> Output:
         """Apply `fn` field by field to the tensors of this record and of others of the same form."""
@@ -118,7 +120,7 @@ class Output:
 
     def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> Output:
         """The record of some tuples: a slice, or positions (a sequence, or a tensor without lists)."""
-        if isinstance(rows, slice) and (rows.start, rows.stop, rows.step) == (0, self.tuples, None):
+        if isinstance(rows, slice) and rows.start == 0 and rows.step is None and rows.stop == self.tuples:
             return self
         if self.lists is None and isinstance(rows, Tensor):
             return self.map(lambda t: t.index_select(0, rows))

@@ -38,7 +38,7 @@ def _prepared(subject: Subject) -> tuple[Loss, list[Output], Tensor | None]:
     """A loss with its draws made, leaves for records, and labels."""
     loss = subject.build()
     columns = subject.records(loss)
-    loss._draw(False, [column.tuples for column in columns])
+    loss._draw(False, columns)
     return loss, columns, subject.batch.flat_labels
 
 
@@ -127,7 +127,7 @@ def degenerate(subject: Subject) -> None:
     loss = subject.build()
     single = subject.batch.take([0])
     columns = subject.records(loss, single)
-    loss._draw(False, [1] * len(columns))
+    loss._draw(False, columns)
     _require_finite("one row", loss, columns, single.flat_labels)
 
 

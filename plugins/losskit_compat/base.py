@@ -58,7 +58,8 @@ class Incumbent(Loss):
 
     def __setattr__(self, name: str, value: Any) -> None:
         # A property comes first: nn.Module would keep a module as a child of that name and ask no setter.
-        if isinstance(getattr(type(self), name, None), property):
+        # `Loss` counts on that for its own: trainers look for the child `model`.
+        if isinstance(getattr(type(self), name, None), property) and name not in vars(Loss):
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
@@ -119,8 +120,7 @@ class Scored(Incumbent):
     def similarity_fct(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
         # Not as a child: the parameters of a learned function belong to the similarity.
         self.__dict__["_similarity_fct"] = function
-        self._modules.pop("_similarity", None)
-        self.similarity = as_similarity(function, type(self).function_kind)
+        self.exchange("similarity", as_similarity(function, type(self).function_kind))
 
 
 class Distanced(Incumbent):
@@ -136,8 +136,7 @@ class Distanced(Incumbent):
     @distance_metric.setter
     def distance_metric(self, function: Callable[..., Tensor]) -> None:
         self.__dict__["_distance_metric"] = function
-        self._modules.pop("_similarity", None)
-        self.similarity = as_similarity(function, type(self).function_kind)
+        self.exchange("similarity", as_similarity(function, type(self).function_kind))
 
 
 class Cached(Incumbent):

@@ -33,6 +33,7 @@ class ForeignLoss(Loss):
     def __init__(self, model: Any, module: nn.Module) -> None:
         super().__init__(model)
         self.module = module
+        self._echo = _Echo()
 
     def __getattr__(self, name: str) -> Any:
         """What the loss itself lacks is the module's: scripts read its settings there."""
@@ -46,7 +47,7 @@ class ForeignLoss(Loss):
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:
         """What the module says of all tuples."""
         features = [{"sentence_embedding": column.embedding} for column in columns]
-        with _handing_on(self.module):
+        with self._handing_on():
             value: Value = self.module(features, labels)
         return value
 
@@ -56,28 +57,28 @@ class ForeignLoss(Loss):
         config: dict[str, Any] = own()
         return config
 
+    @contextmanager
+    def _handing_on(self) -> Iterator[None]:
+        """With a model that returns its features, in the module and all that holds the encoder inside it."""
+        encoder = self.model
+        held = [each for each in self.module.modules() if each._modules.get("model") is encoder]
+        if not held:
+            raise LossError(
+                f"{type(self.module).__name__} inside a modifier",
+                expected="a module whose encoder is its child `model`",
+                got="none of that name",
+                fix="derive the loss from losskit.Loss",
+            )
+        self._echo.train(encoder.training)
+        try:
+            for owner in held:
+                owner.model = self._echo
+            yield
+        finally:
+            for owner in held:
+                owner.model = encoder
+
 
 class _Echo(nn.Module):
     def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
         return features
-
-
-@contextmanager
-def _handing_on(module: nn.Module) -> Iterator[None]:
-    """With a model that returns its features, in the module and all that it holds."""
-    held = [(each, each.model) for each in module.modules() if isinstance(each._modules.get("model"), nn.Module)]
-    if not held:
-        raise LossError(
-            f"{type(module).__name__} inside a modifier",
-            expected="a module whose encoder is its child `model`",
-            got="none of that name",
-            fix="derive the loss from losskit.Loss",
-        )
-    echo = _Echo()
-    try:
-        for owner, _ in held:
-            owner.model = echo
-        yield
-    finally:
-        for owner, model in held:
-            owner.model = model

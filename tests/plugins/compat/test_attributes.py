@@ -46,6 +46,13 @@ def model(folder):
     return sentence_transformer(folder)
 
 
+@pytest.fixture(scope="module")
+def trainer():
+    """What the incumbent's trainer has of its own where it replaces a model."""
+    base = pytest.importorskip("sentence_transformers.base.trainer").BaseTrainer
+    return type("Trainer", (), {"override_model_in_loss": base.override_model_in_loss})()
+
+
 def further(name, library, model):
     """What a constructor wants beside the model."""
     if name in ("AdaptiveLayerLoss", "MatryoshkaLoss", "Matryoshka2dLoss"):
@@ -75,6 +82,15 @@ def test_attributes_can_be_read_and_set(model, name):
         if key not in READ_ONLY:
             setattr(ours, key, value)
             assert getattr(ours, key) is value or getattr(ours, key) == value
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_trainers_find_the_model_and_put_another_in_its_place(model, folder, trainer, name):
+    loss, other = getattr(losses, name)(model, *further(name, losses, model)), sentence_transformer(folder)
+    of_model = {parameter.data_ptr() for parameter in model.parameters()}
+    assert of_model.isdisjoint(value.data_ptr() for value in loss.owned_state().values())
+    trainer.override_model_in_loss(loss, other)
+    assert all(each.model is other for _, each in loss.tree())
 
 
 @pytest.mark.parametrize("name", util.__all__)

@@ -7,11 +7,14 @@ import logging
 
 import pytest
 import torch
+import torch.distributed as dist
 from compat import COLUMNS, embeddings, run, sentence_transformer, write_folder
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+import losskit
 from losskit import Direct, GradCache, LossError
-from losskit.testing import require_equal, toys
+from losskit.testing import Result, require_equal, toys
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
 losses = pytest.importorskip("losskit_compat.sentence_transformer.losses")
@@ -108,6 +111,43 @@ def test_a_plain_module_works_inside_modifiers(folder, execution):
         losses.MatryoshkaLoss(model, nn.Linear(2, 2), [4])([model.preprocess(["a", "b"])])
 
 
+class Halved(nn.Module):
+    """A loss of the user's own around another."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.inner = loss
+
+    def forward(self, sentence_features, labels):
+        return self.inner(sentence_features, labels) / 2
+
+
+@pytest.mark.parametrize("name", ["MatryoshkaLoss", "AdaptiveLayerLoss"])
+def test_a_loss_inside_a_plain_module_works_inside_modifiers(folder, name):
+    model = sentence_transformer(folder)
+    options = {"matryoshka_dims": [8, 4]} if name == "MatryoshkaLoss" else {"n_layers_per_step": -1, "kl_div_weight": 0}
+    found = []
+    for wrap in (Halved, nn.Identity()):
+        inner = wrap(losses.MultipleNegativesRankingLoss(model))
+        found.append(run(model, getattr(losses, name)(model, inner, **options), 3))
+        assert all(each.model is model for each in inner.modules() if isinstance(each, losskit.Loss))
+    halved, plain = found
+    halves = Result(plain.value / 2, tuple(gradient / 2 for gradient in plain.gradients))
+    require_equal("half the loss", halves, halved)
+
+
+def test_evaluation_reaches_a_loss_inside_a_plain_module(folder, caplog):
+    """A batch that teaches nothing is no news there."""
+    model = sentence_transformer(folder).eval()
+    loss = losses.MatryoshkaLoss(model, Halved(losses.MultipleNegativesRankingLoss(model)), [8, 4])
+    with caplog.at_level(logging.WARNING, "losskit"):
+        loss([model.preprocess(["a cat"]), model.preprocess(["cats"])])
+        assert "teaches nothing" not in caplog.text
+        model.train()
+        loss([model.preprocess(["a cat"]), model.preprocess(["cats"])])
+        assert "teaches nothing" in caplog.text
+
+
 def test_executions_follow_the_attributes():
     model = toys.ToyEncoder()
     loss = losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=4, gather_across_devices=True)
@@ -167,6 +207,36 @@ def test_the_incumbents_trainer_trains_with_it_and_prints_its_settings(folder, t
     card = (tmp_path / "saved" / "README.md").read_text()
     for text in ('"matryoshka_dims": [', '"loss": "CachedMultipleNegativesRankingLoss"', "kusupati2022matryoshka"):
         assert text in card
+
+
+@pytest.fixture
+def process(tmp_path):
+    """The only process of a group."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("inner", ["MultipleNegativesRankingLoss", "CachedMultipleNegativesRankingLoss"])
+@pytest.mark.parametrize("modifier", ["AdaptiveLayerLoss", "MatryoshkaLoss"])
+def test_modifiers_see_through_the_wrapper_of_distributed_training(folder, process, modifier, inner):
+    model = sentence_transformer(folder)
+    loss = getattr(losses, inner)(model)
+    loss = getattr(losses, modifier)(model, loss, -1 if modifier == "AdaptiveLayerLoss" else [8, 4])
+    alone = run(model, loss, 3)
+    wrapped = DistributedDataParallel(model, find_unused_parameters=True)  # as the trainer sets it
+    loss.model = loss.loss.model = wrapped
+    calls = []
+    wrapped.register_comm_hook(calls, counting)
+    require_equal("under DistributedDataParallel", alone, run(model, loss, 3))
+    assert calls
+
+
+def counting(calls, bucket):
+    calls.append(bucket.index())
+    future = torch.futures.Future()
+    future.set_result(bucket.buffer())
+    return future
 
 
 def test_columns_may_come_from_a_generator():

@@ -78,6 +78,7 @@ def test_attributes_can_be_read_and_set(name):
     names = {key for key in [*vars(theirs), *theirs._modules] if not key.startswith("_")} - set(dir(nn.Module()))
     missing = {key for key in names if not hasattr(ours, key)}
     assert missing <= INTERNAL
+    assert ours._modules["model"] is ours.model  # where trainers look for it
     for key in names - missing - {"model"}:
         value = getattr(ours, key)
         if isinstance(value, int | float | str | None):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from losskit.errors import LossError, PluginError
+from losskit.features import join, lengths, take
 from losskit.output import Output
 from losskit.protocols import Encoder, Features
 
@@ -140,9 +141,11 @@ class SentenceTransformerView(_View):
 
     @classmethod
     def of(cls, model: Any) -> Encoder:
-        """A view; of static embeddings one that can cut their features."""
+        """A view; of static embeddings, also as one of several routes, one that can cut their features."""
         static = loaded("sentence_transformers.sentence_transformer.modules.static_embedding", "StaticEmbedding")
-        return (StaticEmbeddingView if isinstance(model[0], static) else cls)(model)
+        router = loaded("sentence_transformers.base.modules.router", "Router")
+        routes = model[0].sub_modules.values() if isinstance(model[0], router) else [model]
+        return (StaticEmbeddingView if any(isinstance(route[0], static) for route in routes) else cls)(model)
 
     @property
     def similarity(self) -> str:
@@ -235,26 +238,42 @@ class SentenceTransformerView(_View):
 
 
 class StaticEmbeddingView(SentenceTransformerView):
-    """One of static embeddings, whose features are the tokens of all texts in a row, and where each text begins."""
+    """One of static embeddings, whose features are the tokens of all texts in a row, and where each text begins.
 
-    def lengths(self, features: Features) -> Tensor:
+    What takes another route through the model has rows, and is cut as those of any model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.of_rows = SentenceTransformerView(model)
+
+    def lengths(self, features: Features) -> Sequence[int]:
         """How many tokens each text has."""
+        if "offsets" not in features:
+            return lengths(self.of_rows, features)
         offsets, end = features["offsets"], len(features["input_ids"])
-        return torch.diff(offsets, append=offsets.new_tensor([end]))
+        counts: list[int] = torch.diff(offsets, append=offsets.new_tensor([end])).tolist()
+        return counts
 
     def take(self, features: Features, rows: slice | Sequence[int]) -> Features:
         """Some texts."""
-        ids, counts = features["input_ids"], self.lengths(features)
-        texts = ids.split(counts.tolist())
-        picked = texts[rows] if isinstance(rows, slice) else [texts[row] for row in rows]
-        counts = counts[rows] if isinstance(rows, slice) else counts[list(rows)]
-        return {**features, "input_ids": torch.cat([ids[:0], *picked]), "offsets": counts.cumsum(0) - counts}
+        if "offsets" not in features:
+            return take(self.of_rows, features, rows)
+        texts = features["input_ids"].split(self.lengths(features))
+        return self._of(features, texts[rows] if isinstance(rows, slice) else [texts[row] for row in rows])
 
     def join(self, features: Sequence[Features]) -> Features:
         """The texts of several features one after another."""
-        counts = torch.cat([self.lengths(each) for each in features])
-        ids = torch.cat([each["input_ids"] for each in features])
-        return {**features[0], "input_ids": ids, "offsets": counts.cumsum(0) - counts}
+        if "offsets" not in features[0]:
+            return join(self.of_rows, features)
+        texts = [text for each in features for text in each["input_ids"].split(self.lengths(each))]
+        return self._of(features[0], texts)
+
+    def _of(self, features: Features, texts: Sequence[Tensor]) -> Features:
+        """Like the features, of other texts."""
+        ids, offsets = features["input_ids"], features["offsets"]
+        counts = offsets.new_tensor([len(text) for text in texts])
+        return {**features, "input_ids": torch.cat([ids[:0], *texts]), "offsets": counts.cumsum(0) - counts}
 
 
 class CrossEncoderView(_View):

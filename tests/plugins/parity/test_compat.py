@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import random
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
 from compat import COLUMNS, WIDTH, embeddings, run, sentence_transformer, share_owned, write_folder
 from parity import on, require_different
+from tokenizers import Tokenizer, models
 from torch import nn
 
 from losskit.testing import require_equal
 
 original = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
 util = pytest.importorskip("sentence_transformers.util")
+SentenceTransformer = pytest.importorskip("sentence_transformers").SentenceTransformer
+StaticEmbedding = pytest.importorskip("sentence_transformers.sentence_transformer.modules").StaticEmbedding
 compat = pytest.importorskip("losskit_compat.sentence_transformer.losses")
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -370,7 +376,59 @@ def asymmetric_similarity():
     return tuple(lambda loss=loss: on(loss, embeddings(2)) for loss in pair)
 
 
-DIFFERENCES = {("MultipleNegativesRankingLoss", "asymmetric-similarity"): asymmetric_similarity}
+def error(attempt):
+    """The name of what it raises, or nothing."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            attempt()
+    except (KeyError, TypeError, ValueError) as raised:
+        return type(raised).__name__
+    return ""
+
+
+def errors(attempt):
+    """What an attempt raises with the losses of either library; nothing counts only from ours."""
+    theirs = error(lambda: attempt(original))
+    assert theirs
+    return lambda: theirs, lambda: error(lambda: attempt(compat))
+
+
+def layers_of_a_cached_loss(lib, model):
+    loss = lib.AdaptiveLayerLoss(model, lib.CachedMultipleNegativesRankingLoss(model))
+    loss([model.preprocess(column) for column in COLUMNS[:2]], None).backward()
+
+
+def cached_losses():
+    with TemporaryDirectory() as made:
+        model = sentence_transformer(write_folder(Path(made)))
+        return errors(lambda lib: layers_of_a_cached_loss(lib, model))
+
+
+def static_embeddings():
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "fox": 1}, unk_token="[UNK]"))
+    model = SentenceTransformer(modules=[StaticEmbedding(words, embedding_dim=4)], device="cpu")
+    columns = [model.preprocess(column) for column in COLUMNS[:2]]
+    return errors(lambda lib: lib.MegaBatchMarginLoss(model, mini_batch_size=2)(columns, None).backward())
+
+
+def single_candidates():
+    return errors(lambda lib: lib.DistillKLDivLoss(None).compute_loss_from_embeddings(embeddings(2), torch.zeros(6, 1)))
+
+
+def type_errors():
+    model = nn.Linear(2, 2)
+    features = [{"input_ids": torch.zeros(2, 2)}] * 2
+    return errors(lambda lib: lib.AdaptiveLayerLoss(model, lib.MultipleNegativesRankingLoss(model))(features, None))
+
+
+DIFFERENCES = {
+    ("AdaptiveLayerLoss", "cached-losses"): cached_losses,
+    ("DistillKLDivLoss", "single-candidates"): single_candidates,
+    ("MultipleNegativesRankingLoss", "asymmetric-similarity"): asymmetric_similarity,
+    ("all", "type-errors"): type_errors,
+    ("all with gradient caching", "static-embeddings"): static_embeddings,
+}
 
 
 @pytest.mark.parametrize("case", DIFFERENCES, ids="-".join)

@@ -6,37 +6,33 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from losskit.card import Card
 from losskit.errors import ModelError, RecipeError
-from losskit.features import move
 from losskit.output import Output
 from losskit.protocols import Encoder, Features
 
 from .adapters import CrossEncoderView
 from .backbone import (
     Tokenizer,
-    accepted_inputs,
     is_pooler,
-    quiet,
     read_config,
     read_transformer,
     refuse_tokenizer,
     requested_parts,
     require_tokenizer,
 )
-from .folder import locate, replacing
+from .folder import locate
 from .head import activation_from, name_of_activation
-from .inference import check_pairs, evaluating, in_batches
-from .layout import Settings, TransformerSettings, read_stages, write_stages
-from .prompts import Prompts
+from .inference import check_pairs
+from .layout import Settings, TransformerSettings, read_stages
+from .transformer_encoder import TransformerEncoder, stacked
 
 __all__ = ["CrossEncoder"]
 
@@ -55,7 +51,7 @@ class _Parts:
     activation: nn.Module | None
 
 
-class CrossEncoder(nn.Module):
+class CrossEncoder(TransformerEncoder):
     """One score, or one per class, for a query and a document read together.
 
     Options that are None are what the model folder says.
@@ -101,15 +97,9 @@ class CrossEncoder(nn.Module):
         tokenizer: PreTrainedTokenizerBase | None = None,
         trust_remote_code: bool = False,
     ) -> None:
-        super().__init__()
         parts = _parts(model, num_labels, max_length, tokenizer, trust_remote_code)
-        settings = parts.settings
-        self.transformer = parts.transformer
-        self.tokenizer = parts.tokenizer
-        self.prompts = Prompts({**settings.prompts.texts, **(prompts or {})}, settings.prompts.default)
+        super().__init__(parts.transformer, parts.tokenizer, parts.settings, parts.run, prompts)
         self.activation = _activation(activation, parts.activation, self.num_labels)
-        self._settings, self._run = settings, parts.run
-        self._inputs = accepted_inputs(self.transformer, self.tokenizer)
         if self.transformer.config.pad_token_id is None:  # causal models find the last token by it
             self.transformer.config.pad_token_id = self.tokenizer.base.pad_token_id
 
@@ -136,34 +126,6 @@ class CrossEncoder(nn.Module):
         config = self.transformer.config
         config.id2label, config.label2id = dict(enumerate(names)), {name: place for place, name in enumerate(names)}
 
-    @property
-    def max_length(self) -> int | None:
-        """The most tokens of a pair."""
-        return self.tokenizer.max_length
-
-    @property
-    def padding(self) -> Mapping[str, int]:
-        """What stands at padding, by feature."""
-        return self.tokenizer.padding
-
-    def preprocess(
-        self, texts: Sequence[tuple[str, str]], *, role: str = "text", prompt: str | None = None
-    ) -> Features:
-        """Tokenise n (query, document) pairs.
-
-        Args:
-            texts: n pairs.
-            role: "text", or the name of one of the prompts.
-            prompt: put before each query instead; "" means none.
-
-        Returns:
-            Tensors [n, t].
-        """
-        prompt = self.prompts.resolve(role, prompt)
-        pairs = check_pairs(texts)
-        tokens = self.tokenizer([prompt + query for query, _ in pairs], [document for _, document in pairs])
-        return {name: tokens[name] for name in self._inputs if name in tokens}
-
     def forward(self, features: Features, needs: Sequence[str] = ()) -> Output:
         """Raw scores, [n] or [n, classes].
 
@@ -172,78 +134,33 @@ class CrossEncoder(nn.Module):
             needs: "input_ids".
         """
         parts = requested_parts(features, needs, self.padding)
-        inputs = {name: features[name] for name in self._inputs if name in features}
-        logits: Tensor = self.transformer(**inputs, return_dict=True).logits
+        logits: Tensor = self._called(features).logits
         return Output(logits.squeeze(-1) if self.num_labels == 1 else logits, parts=parts)
-
-    def encode(
-        self,
-        texts: Sequence[tuple[str, str]],
-        *,
-        role: str = "text",
-        prompt: str | None = None,
-        batch_size: int = 32,
-        progress: bool = False,
-    ) -> NDArray[np.float32]:
-        """Scores of n (query, document) pairs after the activation, without gradients and dropout.
-
-        Args:
-            texts: n pairs.
-            role: "text", or the name of one of the prompts.
-            prompt: put before each query instead; "" means none.
-            batch_size: the most pairs of a forward.
-            progress: show a bar on stderr.
-
-        Returns:
-            [n], or [n, classes].
-        """
-        pairs = check_pairs(texts)
-        prompt = self.prompts.resolve(role, prompt)
-        device = next(self.parameters()).device
-
-        def run(batch: list[tuple[str, str]]) -> Tensor:
-            scores = self(move(self.preprocess(batch, prompt=prompt), device)).embedding
-            activated: Tensor = self.activation(scores.float())
-            return activated
-
-        with evaluating(self):
-            rows = in_batches(
-                pairs, run, length=lambda pair: sum(map(len, pair)), batch_size=batch_size, progress=progress
-            )
-        shape = (0,) if self.num_labels == 1 else (0, self.num_labels)
-        return torch.stack(rows).numpy() if rows else np.zeros(shape, np.float32)
-
-    def decode(self, features: Features) -> list[str]:
-        """The texts of features, query and document in one, as far as their tokens tell."""
-        return self.tokenizer.decode(features)
-
-    def save(self, path: str | Path) -> None:
-        """Write a model folder that sentence-transformers opens; what is no part of a model there stays.
-
-        Raises:
-            ModelError: it cannot be written; then nothing has changed.
-        """
-        own = {"activation_fn": name_of_activation(self.activation)}
-        with replacing(path) as folder, quiet():
-            self.transformer.save_pretrained(folder)
-            self.tokenizer.save(folder)
-            self._run.write(folder)
-            Settings("CrossEncoder", self.prompts, own, self._settings.other).write(folder)
-            write_stages(folder, ["Transformer"])
-
-    @classmethod
-    def load(cls, path: str | Path, *, trust_remote_code: bool = False) -> Self:
-        """Read a model folder.
-
-        Raises:
-            ModelError: it cannot be read, or holds what this encoder cannot honour.
-        """
-        return cls(path, trust_remote_code=trust_remote_code)
 
     @classmethod
     def adapt(cls, model: Any) -> Encoder | None:
         """A view of a sentence-transformers `CrossEncoder`; None for anything else."""
         return CrossEncoderView.adapt(model)
+
+    def _checked(self, texts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        return check_pairs(texts)
+
+    def _tokens(self, items: Sequence[tuple[str, str]], prompt: str) -> dict[str, Tensor]:
+        """Pairs, each query after the prompt."""
+        return self.tokenizer([prompt + query for query, _ in items], [document for _, document in items])
+
+    def _results(self, record: Output) -> Sequence[Tensor]:
+        """Scores after the activation."""
+        assert record.embedding is not None
+        scores: Tensor = self.activation(record.embedding.float())
+        return scores.cpu().unbind()
+
+    def _collected(self, results: Sequence[Tensor]) -> NDArray[np.float32]:
+        """[n], or [n, classes]."""
+        return stacked(results, () if self.num_labels == 1 else (self.num_labels,))
+
+    def _own_settings(self) -> tuple[str, Mapping[str, Any]]:
+        return "CrossEncoder", {"activation_fn": name_of_activation(self.activation)}
 
 
 def _parts(

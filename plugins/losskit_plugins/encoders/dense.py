@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,26 +15,22 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from losskit.card import Card
 from losskit.errors import ModelError, RecipeError, did_you_mean
-from losskit.features import move
 from losskit.output import Output
 from losskit.protocols import Encoder, Features
 
 from .adapters import SentenceTransformerView
-from .backbone import accepted_inputs, quiet, requested_parts
+from .backbone import requested_parts
 from .dense_parts import Step, gather_parts, place_name
-from .folder import replacing
 from .head import Normalization, Projection
-from .inference import check_texts, evaluating, in_batches
-from .layout import Settings, write_stages
 from .pooling import POOLINGS, Pooling, PoolingMode
-from .prompts import Prompts
+from .transformer_encoder import Module, TransformerEncoder, stacked
 
 __all__ = ["DenseEncoder"]
 
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 
 
-class DenseEncoder(nn.Module):
+class DenseEncoder(TransformerEncoder):
     """One vector per text: a transformer, pooling, optional projections and normalisation.
 
     Options that are None are what the model folder says.
@@ -92,8 +89,7 @@ class DenseEncoder(nn.Module):
         tokenizer: PreTrainedTokenizerBase | None = None,
         trust_remote_code: bool = False,
     ) -> None:
-        super().__init__()
-        self._options = {
+        options = {
             "model": None if isinstance(model, PreTrainedModel) else str(model),
             "pooling": pooling,
             "normalize": normalize,
@@ -107,21 +103,17 @@ class DenseEncoder(nn.Module):
         _check_choice("similarity", similarity, SIMILARITIES)
         parts = gather_parts(model, tokenizer, max_length, layers, trust_remote_code)
         settings = parts.settings
-        self.transformer = parts.transformer
-        self.tokenizer = parts.tokenizer
+        super().__init__(parts.transformer, parts.tokenizer, settings, parts.run, prompts, options)
         self.token_steps = nn.ModuleList(parts.before)
         self.pooling = parts.pooling
         self.steps = nn.ModuleList(_with_normalization(parts.after, normalize))
         if pooling is not None:
             self.pooling = Pooling(self.pooling.token_dimension, [pooling], self.pooling.include_prompt)
-        self.prompts = Prompts({**settings.prompts.texts, **(prompts or {})}, settings.prompts.default)
         self.similarity: str = similarity or settings.own.get("similarity_fn_name") or "cosine"
         if self.similarity not in SIMILARITIES:
             expected = f"one of {', '.join(SIMILARITIES)}"
             raise ModelError(f"similarity_fn_name of {model}", expected=expected, got=repr(self.similarity))
         self.truncate_dim: int | None = truncate_dim or settings.own.get("truncate_dim")
-        self._settings, self._run = settings, parts.run
-        self._inputs = accepted_inputs(self.transformer, self.tokenizer)
         self.dimension = self._check_widths()
         self._place_steps()
 
@@ -129,16 +121,6 @@ class DenseEncoder(nn.Module):
     def normalized(self) -> bool:
         """Whether the last step scales vectors to unit length."""
         return len(self.steps) > 0 and isinstance(self.steps[-1], Normalization)
-
-    @property
-    def max_length(self) -> int | None:
-        """The most tokens of a text."""
-        return self.tokenizer.max_length
-
-    @property
-    def padding(self) -> Mapping[str, int]:
-        """What stands at padding, by feature."""
-        return self.tokenizer.padding
 
     def preprocess(self, texts: Sequence[str], *, role: str = "text", prompt: str | None = None) -> Features:
         """Tokenise n texts, each after its prompt.
@@ -152,8 +134,7 @@ class DenseEncoder(nn.Module):
             Tensors [n, t]; where prompts are not pooled also `prompt_length` [n].
         """
         prompt = self.prompts.resolve(role, prompt)
-        tokens = self.tokenizer([prompt + text for text in check_texts(texts)])
-        features: Features = {name: tokens[name] for name in self._inputs if name in tokens}
+        features = super().preprocess(texts, prompt=prompt)
         if not self.pooling.include_prompt:
             features["prompt_length"] = torch.full((len(texts),), self.tokenizer.prompt_length(prompt))
         return features
@@ -167,9 +148,8 @@ class DenseEncoder(nn.Module):
                 "input_ids".
         """
         parts = requested_parts(features, [need for need in needs if need != "layers"], self.padding)
-        inputs = {name: features[name] for name in self._inputs if name in features}
         asked = {"output_hidden_states": True} if "layers" in needs else {}
-        made = self.transformer(**inputs, **asked, return_dict=True)
+        made = self._called(features, **asked)
         tokens = getattr(made, "last_hidden_state", None)
         if tokens is None:
             raise ModelError(
@@ -180,77 +160,6 @@ class DenseEncoder(nn.Module):
             )
         layers = tuple(self._embed(layer, features) for layer in made.hidden_states) if asked else ()
         return Output(self._embed(tokens, features), layers=layers, parts=parts)
-
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        role: str = "text",
-        prompt: str | None = None,
-        batch_size: int = 32,
-        progress: bool = False,
-    ) -> NDArray[np.float32]:
-        """Vectors of n texts, without gradients and dropout.
-
-        Args:
-            texts: n of them.
-            role: "text", "query", "document", or the name of one of the prompts.
-            prompt: instead of the role's; "" means none.
-            batch_size: the most texts of a forward.
-            progress: show a bar on stderr.
-
-        Returns:
-            [n, dimension], or [n, truncate_dim].
-        """
-        texts = check_texts(texts)
-        prompt = self.prompts.resolve(role, prompt)
-        device = next(self.parameters()).device
-
-        def run(batch: list[str]) -> Tensor:
-            embedding: Tensor = self(move(self.preprocess(batch, prompt=prompt), device)).embedding
-            return embedding[:, : self.truncate_dim].float()
-
-        with evaluating(self):
-            rows = in_batches(texts, run, length=len, batch_size=batch_size, progress=progress)
-        width = min(self.dimension, self.truncate_dim or self.dimension)
-        return torch.stack(rows).numpy() if rows else np.zeros((0, width), np.float32)
-
-    def decode(self, features: Features) -> list[str]:
-        """The texts of features, as far as their tokens tell."""
-        return self.tokenizer.decode(features)
-
-    def get_config_dict(self) -> dict[str, Any] | None:
-        """The options that it was made with; None where its transformer was given as an object."""
-        given = {name: value for name, value in self._options.items() if value is not None}
-        return given if "model" in given else None
-
-    def save(self, path: str | Path) -> None:
-        """Write a model folder that sentence-transformers opens; what is no part of a model there stays.
-
-        Raises:
-            ModelError: it cannot be written; then nothing has changed.
-        """
-        steps = [*self.token_steps, self.pooling, *self.steps]
-        with replacing(path) as folder, quiet():
-            self.transformer.save_pretrained(folder)
-            self.tokenizer.save(folder)
-            self._run.write(folder)
-            self._model_settings().write(folder)
-            stages = write_stages(folder, ["Transformer", *(step.kind for step in steps)])[1:]
-            for position, (step, stage) in enumerate(zip(steps, stages, strict=True)):
-                if step is self.pooling:
-                    step.write(stage)
-                else:
-                    step.write(stage, place_name(position < len(self.token_steps)))
-
-    @classmethod
-    def load(cls, path: str | Path, *, trust_remote_code: bool = False) -> Self:
-        """Read a model folder.
-
-        Raises:
-            ModelError: it cannot be read, or holds what this encoder cannot honour.
-        """
-        return cls(path, trust_remote_code=trust_remote_code)
 
     @classmethod
     def adapt(cls, model: Any) -> Encoder | None:
@@ -266,11 +175,25 @@ class DenseEncoder(nn.Module):
             vectors = step(vectors)
         return vectors
 
-    def _model_settings(self) -> Settings:
+    def _results(self, record: Output) -> Sequence[Tensor]:
+        """Vectors, truncated."""
+        assert record.embedding is not None
+        return record.embedding[:, : self.truncate_dim].float().cpu().unbind()
+
+    def _collected(self, results: Sequence[Tensor]) -> NDArray[np.float32]:
+        """[n, dimension], or [n, truncate_dim]."""
+        return stacked(results, (min(self.dimension, self.truncate_dim or self.dimension),))
+
+    def _own_settings(self) -> tuple[str, Mapping[str, Any]]:
         own: dict[str, Any] = {"similarity_fn_name": self.similarity}
         if self.truncate_dim is not None:
             own["truncate_dim"] = self.truncate_dim
-        return Settings("SentenceTransformer", self.prompts, own, self._settings.other)
+        return "SentenceTransformer", own
+
+    def _modules_after(self) -> Sequence[Module]:
+        before = [(step.kind, partial(step.write, values=place_name(tokens=True))) for step in self.token_steps]
+        after = [(step.kind, partial(step.write, values=place_name(tokens=False))) for step in self.steps]
+        return [*before, (self.pooling.kind, self.pooling.write), *after]
 
     def _check_widths(self) -> int:
         """The width of the vectors, every projection fitting the one before it."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor, nn
+from torch import nn
 
 from losskit.errors import DataError, RecipeError
 from losskit.modes import in_evaluation
@@ -17,6 +17,7 @@ from losskit.modes import in_evaluation
 __all__ = ["check_pairs", "check_texts", "evaluating", "in_batches"]
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -28,33 +29,33 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 def in_batches(
     items: Sequence[Item],
-    run: Callable[[list[Item]], Tensor],
+    run: Callable[[list[Item]], Sequence[Result]],
     *,
     length: Callable[[Item], int],
     batch_size: int,
     progress: bool,
-) -> list[Tensor]:
+) -> list[Result]:
     """The result of each item, computed in batches of items of like length.
 
     Args:
         items: n of them.
-        run: a batch of b items to a tensor whose first axis is b.
+        run: a batch of b items to as many results.
         length: a measure of an item's length.
         batch_size: the most items of a batch.
         progress: show a bar on stderr.
 
     Returns:
-        n tensors on the CPU, in the order of the items.
+        n results, in the order of the items.
     """
     if batch_size < 1:
         raise RecipeError("batch_size", expected="1 or more", got=str(batch_size))
     order = sorted(range(len(items)), key=lambda index: -length(items[index]))
     starts = range(0, len(items), batch_size)
     console = Console(stderr=True)
-    results: dict[int, Tensor] = {}
+    results: dict[int, Result] = {}
     for start in track(starts, "Encoding", console=console, disable=not progress):
         batch = order[start : start + batch_size]
-        results.update(zip(batch, run([items[index] for index in batch]).cpu(), strict=True))
+        results.update(zip(batch, run([items[index] for index in batch]), strict=True))
     return [results[index] for index in range(len(items))]
 
 

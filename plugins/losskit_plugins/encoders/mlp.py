@@ -189,7 +189,7 @@ class MLPEncoder(nn.Module):
 
         def run(batch: list[tuple[str, Document]]) -> Tensor:
             scores: Tensor = self(move(self.preprocess(batch, prompt=prompt), self.mean.device)).embedding
-            return scores.float()
+            return scores.float().cpu()
 
         with evaluating(self):
             found = in_batches(list(texts), run, length=lambda _: 0, batch_size=batch_size, progress=progress)

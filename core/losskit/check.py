@@ -1,4 +1,4 @@
-"""Checks of a batch's shape against the formats of a loss, made once per signature."""
+"""Checks of a batch: what trainers hand over, shapes once per signature, and the values of labels."""
 
 from __future__ import annotations
 
@@ -10,16 +10,58 @@ import torch
 from torch import Tensor
 
 from .card import Format, split_input
-from .errors import LossError
+from .errors import LossError, brief
 from .output import Output
 
-__all__ = ["check_batch", "check_lists", "check_values", "signature"]
+__all__ = ["check_batch", "check_lists", "check_values", "flat_labels", "require_texts", "signature"]
 
 
 def signature(columns: Sequence[Output], labels: Tensor | None) -> tuple[Any, ...]:
     """What `check_batch` looks at."""
     shapes = tuple((c.items, None if c.embedding is None else (c.embedding.shape, c.embedding.dtype)) for c in columns)
     return shapes, tuple(c.lists for c in columns), None if labels is None else (labels.shape, labels.dtype)
+
+
+def require_texts(name: str, **given: Any) -> None:
+    """Refuse a column that a trainer has taken for what it knows by the same name itself.
+
+    Raises:
+        LossError: names the column.
+    """
+    for column, value in given.items():
+        if value is not None and not isinstance(value, str):
+            raise LossError(
+                f"the {column} for {name}",
+                expected="one text",
+                got=f"a {type(value).__name__}, which the trainer takes from a column called {column}",
+                fix="rename that column, or train with losskit.Trainer, to which it is just a column",
+            )
+
+
+def flat_labels(
+    name: str, labels: Tensor | Sequence[Tensor] | None, lists: Sequence[int] | None = None
+) -> Tensor | None:
+    """One tensor: of a list per row the values one after another; an empty tensor is none.
+
+    Args:
+        name: of the loss.
+        labels: as they came.
+        lists: how many documents each row has, if it has lists.
+
+    Raises:
+        LossError: what no tensor can hold, or rows whose labels would be those of other rows' documents.
+    """
+    if labels is None or isinstance(labels, Tensor):
+        return None if labels is None or labels.numel() == 0 else labels
+    try:
+        rows = [torch.as_tensor(row) for row in labels]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise LossError(
+            f"labels for {name}", expected="a tensor, or numbers for each row", got=brief(error), fix="convert them"
+        ) from error
+    if lists is not None:
+        _check_lengths(name, [row.numel() for row in rows], lists)
+    return torch.cat([row.reshape(-1) for row in rows]) if rows else None
 
 
 def check_batch(
@@ -166,6 +208,18 @@ def check_values(name: str, formats: Sequence[Format], labels: Tensor) -> None:
 def _wrong_scores(labels: Tensor, listed: bool) -> Tensor:
     # A list may hold candidates of probability 0, whose score is minus infinity; its margins are no numbers.
     return labels.isnan() | (labels == float("inf")) if listed else ~labels.isfinite()
+
+
+def _check_lengths(name: str, counts: list[int], lists: Sequence[int]) -> None:
+    """Refuse as many labels as there are documents, or negatives, that are not as many in each row."""
+    short = sum(lists) - sum(counts)
+    of_negatives = short == len(lists) == len(counts)
+    wanted = [count - 1 for count in lists] if of_negatives else list(lists)
+    if counts != wanted and sum(counts) == sum(wanted):
+        of = "negatives" if of_negatives else "documents"
+        raise LossError(
+            f"labels for {name}", expected=f"as many for each row as it has {of}, {wanted}", got=str(counts)
+        )
 
 
 def _label_shapes(kind: str, columns: Sequence[Output]) -> list[tuple[int | None, ...]]:

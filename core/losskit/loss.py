@@ -17,9 +17,9 @@ from . import registry
 from .adapt import view
 from .batch import is_raw, preprocess, query_document_pairs
 from .card import Card, Format
-from .check import check_batch, check_lists, check_values, signature
+from .check import check_batch, check_lists, check_values, flat_labels, require_texts, signature
 from .clock import Clock, Moment
-from .errors import LossError, LosskitError, brief
+from .errors import LossError, LosskitError
 from .execution import Direct, Execution, encode, gather, world_size
 from .features import NO_RIDERS, Riders, move, unload
 from .further import columns_read, encode_further, unread
@@ -535,12 +535,12 @@ class Loss(nn.Module):
             LossError: the batch does not fit. No TypeError leaves here: some trainers would call again.
         """
         if prompt is not None or task is not None:
-            _require_texts(type(self).__name__, prompt=prompt, task=task)
+            require_texts(type(self).__name__, prompt=prompt, task=task)
         try:
             read = [unload(each) for each in (self._tokenised(inputs, prompt) if is_raw(inputs) else inputs)]
             columns = self._encoded([features for features, _ in read], [riders for _, riders in read])
             return self._stage(
-                columns, _flat_labels(type(self).__name__, labels, columns[-1].lists if columns else None)
+                columns, flat_labels(type(self).__name__, labels, columns[-1].lists if columns else None)
             )
         except LosskitError:
             raise
@@ -550,7 +550,7 @@ class Loss(nn.Module):
     def compute_loss_from_embeddings(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Value:
         """The loss of embeddings, one tensor per column, that were made elsewhere."""
         columns = [Output(embedding) for embedding in embeddings]
-        return self._stage(columns, _flat_labels(type(self).__name__, labels))
+        return self._stage(columns, flat_labels(type(self).__name__, labels))
 
     def _stage(self, columns: list[Output], labels: Tensor | None) -> Value:
         """From records to the loss: gathering, draws, memory, and the rows in slices."""
@@ -758,22 +758,6 @@ def _options(cls: type) -> list[str]:
     return [name for name in list(inspect.signature(constructor).parameters)[1:] if name not in ("model", "execution")]
 
 
-def _require_texts(name: str, **given: Any) -> None:
-    """Refuse a column that a trainer has taken for what it knows by the same name itself.
-
-    Raises:
-        LossError: names the column.
-    """
-    for column, value in given.items():
-        if value is not None and not isinstance(value, str):
-            raise LossError(
-                f"the {column} for {name}",
-                expected="one text",
-                got=f"a {type(value).__name__}, which the trainer takes from a column called {column}",
-                fix="rename that column, or train with losskit.Trainer, to which it is just a column",
-            )
-
-
 def _met(needs: Iterable[str], features: Sequence[Features]) -> tuple[str, ...]:
     """What encoders are asked for: an optional need where all features have it."""
     asked = (need.removesuffix("?") for need in needs if need[-1] != "?" or all(need[:-1] in each for each in features))
@@ -782,44 +766,6 @@ def _met(needs: Iterable[str], features: Sequence[Features]) -> tuple[str, ...]:
 
 def _with_lists(column: Output, lists: tuple[int, ...] | None) -> Output:
     return column if lists is None else replace(column, lists=lists)
-
-
-def _flat_labels(
-    name: str, labels: Tensor | Sequence[Tensor] | None, lists: Sequence[int] | None = None
-) -> Tensor | None:
-    """One tensor: of a list per row the values one after another; an empty tensor is none.
-
-    Args:
-        name: of the loss.
-        labels: as they came.
-        lists: how many documents each row has, if it has lists.
-
-    Raises:
-        LossError: what no tensor can hold, or rows whose labels would be those of other rows' documents.
-    """
-    if labels is None or isinstance(labels, Tensor):
-        return None if labels is None or labels.numel() == 0 else labels
-    try:
-        rows = [torch.as_tensor(row) for row in labels]
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise LossError(
-            f"labels for {name}", expected="a tensor, or numbers for each row", got=brief(error), fix="convert them"
-        ) from error
-    if lists is not None:
-        _check_lengths(name, [row.numel() for row in rows], lists)
-    return torch.cat([row.reshape(-1) for row in rows]) if rows else None
-
-
-def _check_lengths(name: str, counts: list[int], lists: Sequence[int]) -> None:
-    """Refuse as many labels as there are documents, or negatives, that are not as many in each row."""
-    short = sum(lists) - sum(counts)
-    of_negatives = short == len(lists) == len(counts)
-    wanted = [count - 1 for count in lists] if of_negatives else list(lists)
-    if counts != wanted and sum(counts) == sum(wanted):
-        of = "negatives" if of_negatives else "documents"
-        raise LossError(
-            f"labels for {name}", expected=f"as many for each row as it has {of}, {wanted}", got=str(counts)
-        )
 
 
 def _plain(value: Any) -> Any:

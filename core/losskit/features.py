@@ -204,7 +204,18 @@ def _same_entry(a: Features, b: Features, key: str) -> bool:
         return x.ndim == y.ndim > 0 and x.dtype == y.dtype and x.shape[skip:] == y.shape[skip:]
     if isinstance(x, PerRow) and isinstance(y, PerRow):
         return True
-    return type(x) is type(y) and not isinstance(x, Tensor) and bool(x == y)
+    return _same_metadata(x, y)
+
+
+def _same_metadata(x: Any, y: Any) -> bool:
+    """Whether plain values, or lists of them, are equal; anything else is only the same as itself."""
+    if x is y:
+        return True
+    if type(x) is not type(y):
+        return False
+    if isinstance(x, list | tuple):
+        return len(x) == len(y) and all(map(_same_metadata, x, y))
+    return isinstance(x, str | int | float) and x == y
 
 
 def _has_token_axis(features: Features, tensor: Tensor) -> bool:

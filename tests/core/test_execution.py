@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -359,6 +360,24 @@ def test_prompts_and_other_metadata_keep_columns_apart() -> None:
     assert not can_share(a | {"prompt_length": 2}, b)
     plan = make_plan(TinyEncoder(), [a | {"prompt_length": 2}, b], Direct(tokens=100))
     assert all(len({piece.column for piece in chunk}) == 1 for chunk in plan)
+
+
+@pytest.mark.parametrize(
+    ("value", "other", "together"),
+    [
+        ([1, ("a", None)], [1, ("a", None)], True),
+        ([1, 2], [1, 3], False),
+        ([1, 2], [1, 2, 3], False),
+        (1, 1.0, False),
+        ([torch.zeros(2)], [torch.zeros(2)], False),  # as left by another loss
+        (np.zeros(2), np.zeros(2), False),
+    ],
+    ids=["nested", "values", "lengths", "types", "tensors", "arrays"],
+)
+def test_metadata_of_any_kind(value, other, together) -> None:
+    a, b = batch(8, 8)
+    assert can_share(a | {"extra": value}, b | {"extra": value})
+    assert can_share(a | {"extra": value}, b | {"extra": other}) == together
 
 
 def test_values_per_row_and_padding_of_the_encoder() -> None:

@@ -405,6 +405,29 @@ def cached_losses():
         return errors(lambda lib: layers_of_a_cached_loss(lib, model))
 
 
+class Around(nn.Module):
+    """A wrapper of nobody's."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, features):
+        return self.module(features)
+
+
+def foreign_wrappers():
+    with TemporaryDirectory() as made:
+        model = sentence_transformer(write_folder(Path(made)))
+
+    def value(lib):
+        loss = lib.AdaptiveLayerLoss(model, lib.MultipleNegativesRankingLoss(model))
+        loss.model = loss.loss.model = Around(model)
+        return loss([model.preprocess(column) for column in COLUMNS[:2]], None).item()
+
+    return lambda: value(original), lambda: value(compat)
+
+
 def static_embeddings():
     words = Tokenizer(models.WordLevel({"[UNK]": 0, "fox": 1}, unk_token="[UNK]"))
     model = SentenceTransformer(modules=[StaticEmbedding(words, embedding_dim=4)], device="cpu")
@@ -424,6 +447,7 @@ def type_errors():
 
 DIFFERENCES = {
     ("AdaptiveLayerLoss", "cached-losses"): cached_losses,
+    ("AdaptiveLayerLoss", "foreign-wrappers"): foreign_wrappers,
     ("DistillKLDivLoss", "single-candidates"): single_candidates,
     ("MultipleNegativesRankingLoss", "asymmetric-similarity"): asymmetric_similarity,
     ("all", "type-errors"): type_errors,

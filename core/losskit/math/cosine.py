@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from .once import differentiable_once
 from .precision import promoted
@@ -37,7 +36,7 @@ def inverse(lengths: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     >>> inverse(torch.tensor([5.0, 0.0]))
     tensor([0.2000, 0.0000])
     """
-    return functional.threshold(lengths, EPSILON, float("inf")).reciprocal_()
+    return torch.threshold(lengths, EPSILON, float("inf")).reciprocal_()
 
 
 class _Normalize(torch.autograd.Function):

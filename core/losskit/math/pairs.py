@@ -83,12 +83,12 @@ class _Dot(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *vectors: Tensor) -> Tensor:
         ctx.save_for_backward(*vectors)
-        return _scores(_measured(_products, vectors))
+        return _scores(*_measured(_products, vectors))
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return _made(_across, ctx.saved_tensors, _columns(upstream), ctx.needs_input_grad)
+        return _made(_across, ctx.saved_tensors, [_matrix(upstream)], ctx.needs_input_grad)
 
 
 class _Cosine(torch.autograd.Function):
@@ -96,32 +96,29 @@ class _Cosine(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, turn: bool, *vectors: Tensor) -> Tensor:
-        others = len(vectors) - 1
-        measured = _measured(partial(_products_and_lengths, turn), vectors)
-        products, lengths = measured[:, :others], measured[:, others:]
-        inverses = inverse(lengths)
-        factors = inverses[:, :1] * inverses[:, 1:]
-        cosines = products * factors
+        cosines, *lengths = _measured(partial(_products_and_lengths, turn), vectors)
+        own, others = map(inverse, lengths)
+        factors = own * others
+        cosines *= factors
         ctx.turn = turn
-        ctx.save_for_backward(*vectors, inverses, factors, cosines)
+        ctx.save_for_backward(*vectors, own, others, factors, cosines)
         return _scores(cosines)
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        *vectors, inverses, factors, cosines = ctx.saved_tensors
-        slopes = _columns(upstream)
+        *vectors, own, others, factors, cosines = ctx.saved_tensors
+        slopes = _matrix(upstream)
         pulls = slopes * cosines
-        if pulls.shape[1] > 1:
-            pulls = torch.cat([pulls.sum(1, keepdim=True), pulls], 1)
-        slopes = torch.cat([slopes * factors, pulls * inverses * inverses], 1)
+        of_a = pulls if len(vectors) == 2 else pulls.sum(1, keepdim=True)
+        slopes = slopes * factors, of_a * own * own, pulls * others * others
         return None, *_made(partial(_across_and_along, ctx.turn), vectors, slopes, ctx.needs_input_grad[1:])
 
 
 class _Distance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, order: float, *vectors: Tensor) -> Tensor:
-        norms = _measured(partial(_norms, order), vectors)
+        (norms,) = _measured(partial(_norms, order), vectors)
         ctx.order = order
         ctx.save_for_backward(*vectors, norms)
         return _scores(norms)
@@ -130,11 +127,14 @@ class _Distance(torch.autograd.Function):
     @differentiable_once
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         *vectors, norms = ctx.saved_tensors
-        slopes = _columns(upstream)
+        slopes = _matrix(upstream)
         if ctx.order == 2.0:
-            slopes = slopes / functional.threshold(norms, 0.0, float("inf"))
-        return None, *_made(partial(_between, ctx.order), vectors, slopes, ctx.needs_input_grad[1:])
+            slopes = slopes / torch.threshold(norms, 0.0, float("inf"))
+        return None, *_made(partial(_between, ctx.order), vectors, [slopes], ctx.needs_input_grad[1:])
 
+
+Matrices = Sequence[Tensor]
+"""[rows, m] each: numbers found of the vectors of a row, or those that its gradients are made with."""
 
 Wanted = Sequence[bool]
 """Whether the gradient of each vector is asked for."""
@@ -148,9 +148,15 @@ def _scores(matrix: Tensor) -> Tensor:
     return matrix.squeeze(1) if matrix.shape[1] == 1 else matrix
 
 
-def _columns(upstream: Tensor) -> Tensor:
+def _matrix(upstream: Tensor) -> Tensor:
     """The gradient of scores as a matrix, [rows, k]."""
-    return upstream[:, None] if upstream.ndim == 1 else upstream
+    return upstream.unsqueeze(1) if upstream.ndim == 1 else upstream
+
+
+def _columns(matrix: Tensor) -> Sequence[Tensor]:
+    """[rows, k] as k times [rows, 1]."""
+    width = matrix.shape[1]
+    return (matrix,) if width == 1 else matrix.split_with_sizes([1] * width, 1)
 
 
 def _side_by_side(columns: list[Tensor]) -> Tensor:
@@ -158,29 +164,30 @@ def _side_by_side(columns: list[Tensor]) -> Tensor:
     return columns[0] if len(columns) == 1 else torch.cat(columns, 1)
 
 
-def _measured(measure: Callable[..., Tensor], vectors: Sequence[Tensor]) -> Tensor:
-    """What `measure` finds of vectors, [rows, m]."""
+def _measured(measure: Callable[..., Matrices], vectors: Sequence[Tensor]) -> Matrices:
+    """What `measure` finds of vectors, [rows, m] each."""
     step = _chunk_rows(vectors[0])
     if step is None:
         return measure(*vectors)
-    return torch.cat([measure(*part) for part in zip(*(each.split(step) for each in vectors), strict=True)])
+    found = [measure(*part) for part in zip(*(each.split(step) for each in vectors), strict=True)]
+    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
 
 def _made(
-    make: Callable[[Sequence[Tensor], Tensor, Wanted, Into], list[Tensor | None]],
+    make: Callable[[Sequence[Tensor], Matrices, Wanted, Into], list[Tensor | None]],
     vectors: Sequence[Tensor],
-    slopes: Tensor,
+    slopes: Matrices,
     wanted: Wanted,
 ) -> tuple[Tensor | None, ...]:
-    """The gradients that `make` forms of vectors and slopes, [rows, m], where they are wanted."""
+    """The gradients that `make` forms of vectors and slopes, [rows, m] each, where they are wanted."""
     step = _chunk_rows(vectors[0])
     if step is None:
         return tuple(make(vectors, slopes, wanted, [None] * len(vectors)))
     gradients = [torch.empty_like(each) if asked else None for each, asked in zip(vectors, wanted, strict=True)]
-    for start in range(0, slopes.shape[0], step):
+    for start in range(0, slopes[0].shape[0], step):
         part = slice(start, start + step)
         into = [None if each is None else each[part] for each in gradients]
-        make([each[part] for each in vectors], slopes[part], wanted, into)
+        make([each[part] for each in vectors], [each[part] for each in slopes], wanted, into)
     return tuple(gradients)
 
 
@@ -192,25 +199,27 @@ def _chunk_rows(vectors: Tensor) -> int | None:
     return max(1, CHUNK_BYTES // (vectors.shape[1] * size))
 
 
-def _products(a: Tensor, *others: Tensor) -> Tensor:
-    return _side_by_side([(a * b).sum(1, keepdim=True) for b in others])
+def _products(a: Tensor, *others: Tensor) -> Matrices:
+    return (_side_by_side([(a * b).sum(1, keepdim=True) for b in others]),)
 
 
-def _products_and_lengths(turn: bool, a: Tensor, *others: Tensor) -> Tensor:
+def _products_and_lengths(turn: bool, a: Tensor, *others: Tensor) -> Matrices:
+    """The products, the lengths of `a`, and those of the others."""
     products = [(a * (_turned(b, 1) if turn else b)).sum(1, keepdim=True) for b in others]
-    return torch.cat([*products, *(torch.linalg.vector_norm(each, dim=1, keepdim=True) for each in (a, *others))], 1)
+    own, *lengths = [torch.linalg.vector_norm(each, dim=1, keepdim=True) for each in (a, *others)]
+    return _side_by_side(products), own, _side_by_side(lengths)
 
 
-def _norms(order: float, a: Tensor, *others: Tensor) -> Tensor:
-    return _side_by_side([torch.linalg.vector_norm(a - b, ord=order, dim=1, keepdim=True) for b in others])
+def _norms(order: float, a: Tensor, *others: Tensor) -> Matrices:
+    return (_side_by_side([torch.linalg.vector_norm(a - b, ord=order, dim=1, keepdim=True) for b in others]),)
 
 
 def _across(
-    vectors: Sequence[Tensor], slopes: Tensor, wanted: Wanted, into: Into, turn: bool = False
+    vectors: Sequence[Tensor], slopes: Matrices, wanted: Wanted, into: Into, turn: bool = False
 ) -> list[Tensor | None]:
     """Gradients of inner products."""
     a, *others = vectors
-    columns = slopes.split(1, 1)
+    columns = _columns(slopes[0])
     gradients: list[Tensor | None] = [None] * len(vectors)
     if wanted[0]:
         if turn:
@@ -227,24 +236,24 @@ def _across(
 
 
 def _across_and_along(
-    turn: bool, vectors: Sequence[Tensor], slopes: Tensor, wanted: Wanted, into: Into
+    turn: bool, vectors: Sequence[Tensor], slopes: Matrices, wanted: Wanted, into: Into
 ) -> list[Tensor | None]:
     """Gradients of cosines: towards the other vector, without what would only lengthen."""
-    across, along = slopes.split([len(vectors) - 1, len(vectors)], 1)
-    gradients = _across(vectors, across, wanted, into, turn)
-    for gradient, vector, slope in zip(gradients, vectors, along.split(1, 1), strict=True):
+    gradients = _across(vectors, slopes, wanted, into, turn)
+    _, of_a, of_others = slopes
+    for gradient, vector, slope in zip(gradients, vectors, (of_a, *_columns(of_others)), strict=True):
         if gradient is not None:
             gradient.addcmul_(vector, slope, value=-1)
     return gradients
 
 
 def _between(
-    order: float, vectors: Sequence[Tensor], slopes: Tensor, wanted: Wanted, into: Into
+    order: float, vectors: Sequence[Tensor], slopes: Matrices, wanted: Wanted, into: Into
 ) -> list[Tensor | None]:
     """Gradients of norms of differences."""
     a, *others = vectors
     gradients: list[Tensor | None] = [None] * len(vectors)
-    for place, (b, slope) in enumerate(zip(others, slopes.split(1, 1), strict=True), 1):
+    for place, (b, slope) in enumerate(zip(others, _columns(slopes[0]), strict=True), 1):
         difference = torch.sub(b, a, out=into[place])
         gradient = (difference.sign_() if order == 1.0 else difference).mul_(slope)
         if wanted[0]:

@@ -87,8 +87,7 @@ def found_scores(
 ) -> Tensor:
     """The similarities of each row with the columns that `find` picks, [r, k].
 
-    What one tile covers is scored once, and gets its gradient by a product of the tile; of more only the pairs that
-    were found are scored again.
+    What one tile covers is scored once; of more the pairs that were found are scored again.
 
     Args:
         rows: a record of r items.
@@ -133,7 +132,7 @@ def _scorer(rows: Output, columns: Output, similarity: Similarity) -> Callable[[
     a, b = pair[0], pair[-1]
     if kernel is None:
         return lambda part: inner_products(a[part], b)
-    squares = _squares(a)[:, None], _squares(b)
+    squares = _both_squares(a, b)
     return lambda part: kernel(inner_products(a[part], b), squares[0][part], squares[1])
 
 
@@ -146,7 +145,7 @@ class _Products(torch.autograd.Function):
         wanted = ctx.needs_input_grad[2:]
         parts = row_tiles(a.shape[0], b.shape[0], a.element_size())
         gradients = Gradients(vectors, wanted, single=len(parts) == 1)
-        squares: tuple[Tensor, ...] = () if kernel is None else (_squares(a)[:, None], _squares(b))
+        squares = () if kernel is None else _both_squares(a, b)
         total = _Sum(a)
         for part in parts:
             leaves = [inner_products(a[part], b), *(() if kernel is None else (squares[0][part], squares[1].detach()))]
@@ -178,7 +177,7 @@ class _Found(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         a, b = vectors[0], vectors[-1]
         products = inner_products(a, b)
-        squares = () if kernel is None else (_squares(a)[:, None], _squares(b))
+        squares = () if kernel is None else _both_squares(a, b)
         scores = products.clone() if kernel is None else kernel(products, *squares)
         places = find(scores, slice(0, len(a)))
         ctx.save_for_backward(places, *vectors)
@@ -189,15 +188,18 @@ class _Found(torch.autograd.Function):
     @differentiable_once
     def backward(ctx: Any, upstream: Tensor, *of_squares: Tensor) -> tuple[Tensor | None, ...]:
         places, *vectors = ctx.saved_tensors
-        gradients = Gradients(vectors, ctx.needs_input_grad[2:], single=True)
-        tile = upstream.new_zeros(len(vectors[0]), len(vectors[-1])).scatter_add_(1, places, upstream)
-        gradients.add(0, slice(None), len(vectors) - 1, tile)
+        a, b = vectors[0], vectors[-1]
+        gradients = [torch.zeros_like(each) for each in vectors]
+        of_a, of_b = gradients[0], gradients[-1]
         if of_squares:
             of_rows, of_pairs = of_squares
-            of_columns = of_rows.new_zeros(len(vectors[-1])).index_add_(0, places.flatten(), of_pairs.flatten())
-            gradients.add_scaled(0, slice(None), 2.0 * of_rows)
-            gradients.add_scaled(len(vectors) - 1, slice(None), 2.0 * of_columns[:, None])
-        return None, None, *gradients.result()
+            of_columns = of_rows.new_zeros(len(b)).index_add_(0, places.flatten(), of_pairs.flatten())
+            of_a.addcmul_(a, of_rows, value=2.0)
+            of_b.addcmul_(b, of_columns[:, None], value=2.0)
+        for place, slope in zip(places.unbind(1), upstream.split(1, 1), strict=True):
+            of_a.addcmul_(b.index_select(0, place), slope)
+            of_b.index_add_(0, place, a * slope)
+        return None, None, *gradients
 
 
 class _Called(torch.autograd.Function):
@@ -261,8 +263,10 @@ def _embeddings(record: Output) -> Tensor:
     return promoted(record.embedding)
 
 
-def _squares(vectors: Tensor) -> Tensor:
-    return vectors.square().sum(-1)
+def _both_squares(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The squared lengths of rows, [n, 1], and of columns, [m]."""
+    of_b = b.square().sum(1)
+    return (of_b if a is b else a.square().sum(1)).unsqueeze(1), of_b
 
 
 def _cut(record: Output, part: slice) -> Output:

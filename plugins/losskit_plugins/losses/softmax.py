@@ -81,7 +81,8 @@ def _chunks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
 
 def _parts(weight: Tensor, concatenate: Sequence[Vector]) -> dict[Vector, Tensor]:
     """What each vector is multiplied with, as views."""
-    parts = weight.view(weight.shape[0], len(concatenate), -1).unbind(1)
+    count = len(concatenate)
+    parts = weight.split_with_sizes([weight.shape[1] // count] * count, 1)
     return dict(zip(concatenate, parts, strict=True))
 
 
@@ -95,15 +96,15 @@ def _of_pair(
     a: Tensor, b: Tensor, upstream: Tensor, parts: Mapping[Vector, Tensor], of_a: Tensor, of_b: Tensor
 ) -> None:
     """Write the gradients of both vectors, given the part of the weight that each choice is multiplied with."""
+    if "difference" in parts:
+        torch.mul((a - b).sign_(), upstream @ parts["difference"], out=of_a)
+        torch.neg(of_a, out=of_b)
+    else:
+        of_a.zero_()
+        of_b.zero_()
     for name, into in (("a", of_a), ("b", of_b)):
         if name in parts:
-            torch.mm(upstream, parts[name], out=into)
-        else:
-            into.zero_()
-    if "difference" in parts:
-        signed = (a - b).sign_().mul_(upstream @ parts["difference"])
-        of_a += signed
-        of_b -= signed
+            into.addmm_(upstream, parts[name])
     if "product" in parts:
         through = upstream @ parts["product"]
         of_a.addcmul_(through, b)

@@ -64,5 +64,5 @@ class _OfProducts(torch.autograd.Function):
     @differentiable_once
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         (similarities,) = ctx.saved_tensors
-        of_products = upstream / similarities.masked_fill(similarities == 0, float("-inf")).neg_()
+        of_products = upstream / torch.threshold_(similarities.neg(), 0.0, float("inf"))
         return of_products, *(of_products.sum_to_size(shape) * -0.5 for shape in ctx.shapes)

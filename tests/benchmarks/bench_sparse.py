@@ -1,0 +1,157 @@
+"""Time and memory of sparse encoders and their losses beside sentence-transformers 6.2, a vocabulary of 30,522.
+
+A case is measured forward and backward on random numbers or tokens; neither library tokenises. Times are those of one
+processor, taken in turns in one process: medians, and the median of the paired ratios with a 95 % interval. Memory is
+the peak above the inputs of one step in a fresh process.
+
+    python tests/benchmarks/bench_sparse.py --cases head --batches 8 16
+    python tests/benchmarks/bench_sparse.py --out docs/measurements/sparse.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from beside import HEADER, PROVIDERS, Step, compared, figures, in_turns, means, peak, write
+from torch import Tensor, nn
+
+VOCABULARY = 30_522
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured.
+
+    Args:
+        prepare: makes a step of a provider, "original" or "ours", at a batch.
+        batches: in texts, the smallest first.
+    """
+
+    prepare: Callable[[str, int], Step]
+    batches: Sequence[int]
+
+
+CASES: dict[str, Case] = {}
+"""By name: what is measured, a comma, and what varies."""
+
+
+# Head: a masked-language model of one layer, and its logits pooled.
+
+HIDDEN, LARGEST_TEXT = 384, 256
+
+
+def masked_language_model() -> nn.Module:
+    """A transformer of one layer, as wide as all-MiniLM's, with random weights."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    size = {"hidden_size": HIDDEN, "intermediate_size": 4 * HIDDEN, "num_hidden_layers": 1, "num_attention_heads": 12}
+    torch.manual_seed(0)
+    return BertForMaskedLM(BertConfig(vocab_size=VOCABULARY, max_position_embeddings=LARGEST_TEXT, **size))
+
+
+def theirs_pooled(pooling: str, model: nn.Module) -> Callable[[dict[str, Tensor]], Tensor]:
+    from sentence_transformers.sparse_encoder.modules import SpladePooling
+
+    pool = SpladePooling(pooling_strategy=pooling)
+
+    def embed(features: dict[str, Tensor]) -> Tensor:
+        logits = model(**features).logits
+        mask = features["attention_mask"]
+        return pool({"token_embeddings": logits, "attention_mask": mask})["sentence_embedding"]
+
+    return embed
+
+
+def ours_pooled(pooling: str, model: nn.Module) -> Callable[[dict[str, Tensor]], Tensor]:
+    from losskit_plugins.encoders.vocabulary_head import VocabularyHead
+
+    head = VocabularyHead(model, pooling)
+    return lambda features: head(features, features["attention_mask"])
+
+
+def head(pooling: str, tokens: int, provider: str, batch: int) -> Step:
+    """Texts from half to the full length to embeddings, and the gradient of every weight."""
+    model = masked_language_model()
+    embed = {"original": theirs_pooled, "ours": ours_pooled}[provider](pooling, model)
+    lengths = torch.randint(tokens // 2, tokens + 1, (batch, 1))
+    lengths[0] = tokens
+    ids = torch.randint(0, VOCABULARY, (batch, tokens))
+    features = {"input_ids": ids, "attention_mask": (torch.arange(tokens) < lengths).long()}
+    gradient = torch.randn(batch, VOCABULARY)
+
+    def step() -> Tensor:
+        model.zero_grad()
+        embedding = embed(features)
+        embedding.backward(gradient)
+        return embedding
+
+    return step
+
+
+CASES |= {
+    f"head, {pooling}, {tokens} tokens": Case(partial(head, pooling, tokens), (8, 16, 32, 64))
+    for pooling in ("max", "sum")
+    for tokens in (64, LARGEST_TEXT)
+}
+
+
+def prepare(name: str, provider: str, batch: int) -> Step:
+    """One step of a case."""
+    return CASES[name].prepare(provider, batch)
+
+
+def timed(name: str, batch: int, budget: float) -> dict[str, Any]:
+    """The times of a case."""
+    steps = {provider: prepare(name, provider, batch) for provider in PROVIDERS}
+    return compared(in_turns(steps, budget, time.process_time))
+
+
+def weighed(name: str, batch: int) -> dict[str, float]:
+    """The memory of a case."""
+    smallest = CASES[name].batches[0]
+    return {
+        f"{provider}_mb": peak(prepare, (name, provider, batch), (name, provider, smallest)) for provider in PROVIDERS
+    }
+
+
+def main() -> None:
+    """Print the table, and write it as JSON if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="*", default=list(CASES), help="names, or what they begin with")
+    parser.add_argument("--batches", nargs="*", type=int, help="some of those that a case has")
+    parser.add_argument("--budget", type=float, default=2.0, help="seconds of timing per line")
+    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(1)
+    wanted = [
+        (name, batch)
+        for name, case in CASES.items()
+        if name.startswith(tuple(arguments.cases))
+        for batch in case.batches
+        if not arguments.batches or batch in arguments.batches
+    ]
+    for name in dict.fromkeys(name for name, _ in wanted):
+        for provider in PROVIDERS:
+            prepare(name, provider, CASES[name].batches[0])  # imports
+    memory = {line: weighed(*line) for line in wanted}  # before this process has computed anything
+    print(f"{'case':30}{'batch':>7}{HEADER}")
+    rows = []
+    for name, batch in wanted:
+        rows.append({"case": name, "batch": batch} | memory[name, batch] | timed(name, batch, arguments.budget))
+        print(f"{name:30}{batch:7}{figures(rows[-1])}", flush=True)
+    for what, share in means(rows).items():
+        print(f"geometric mean of the {what}: {share:.2f} times")
+    if arguments.out:
+        write(arguments.out, rows, ("case", "batch"), list(CASES))
+
+
+if __name__ == "__main__":
+    main()

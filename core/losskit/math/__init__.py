@@ -2,7 +2,7 @@
 
 from .contrastive import Block, softmax_cross_entropy
 from .cosine import normalize
-from .lists import list_index, pad_alike, pad_lists, tuple_index
+from .lists import pad_alike, pad_lists, tuple_index
 from .once import differentiable_once
 from .pairs import pairwise_angle, pairwise_cosine, pairwise_distance, pairwise_dot
 from .precision import full_precision, promoted
@@ -19,7 +19,6 @@ __all__ = [
     "found_scores",
     "full_precision",
     "inner_products",
-    "list_index",
     "masked_log_softmax",
     "masked_mean",
     "masked_softmax",

@@ -7,24 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["list_index", "pad_alike", "pad_lists", "tuple_index"]
-
-
-def list_index(lists: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Where item j of list i lies in the flat values, [q, n], and whether there is one, [q, n].
-
-    On padding stands some place that there is.
-
-    >>> list_index([2, 1], torch.device("cpu"))
-    (tensor([[0, 1],
-            [2, 2]]), tensor([[ True,  True],
-            [ True, False]]))
-    """
-    counts = torch.tensor(list(lists), device=device, dtype=torch.long)
-    positions = torch.arange(max(lists, default=0), device=device)
-    where = positions < counts[:, None]
-    starts = counts.cumsum(0).sub_(counts)
-    return (starts[:, None] + positions).clamp_(max=max(sum(lists) - 1, 0)), where
+__all__ = ["pad_alike", "pad_lists", "tuple_index"]
 
 
 def pad_lists(values: Tensor, lists: Sequence[int], fill: float = 0) -> tuple[Tensor, Tensor]:
@@ -50,8 +33,20 @@ def pad_alike(tensors: Sequence[Tensor], lists: Sequence[int], fill: float = 0) 
     if len(set(lists)) == 1:
         shape = len(lists), lists[0]
         return [values.view(shape) for values in tensors], tensors[0].new_ones(shape, dtype=torch.bool)
-    index, where = list_index(lists, tensors[0].device)
-    return [torch.where(where, values[index], fill) for values in tensors], where
+    places, where = _places(lists, tensors[0].device)
+    return [
+        values.new_full((where.numel(),), fill).index_copy(0, places, values).view_as(where) for values in tensors
+    ], where
+
+
+def _places(lists: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where the items of lists stand in the flattened padded matrix, [N], and the mask of what is real, [q, n]."""
+    longest = max(lists, default=0)
+    counts = torch.tensor(lists, device=device, dtype=torch.long)
+    where = torch.arange(longest, device=device) < counts[:, None]
+    padding = longest - counts
+    before = (padding.cumsum(0) - padding).repeat_interleave(counts, output_size=sum(lists))
+    return before.add_(torch.arange(len(before), device=device)), where
 
 
 def tuple_index(lists: Sequence[int] | None, items: int, device: torch.device) -> Tensor:

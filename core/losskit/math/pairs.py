@@ -111,8 +111,8 @@ class _Cosine(torch.autograd.Function):
         slopes = _matrix(upstream)
         pulls = slopes * cosines
         of_a = pulls if len(vectors) == 2 else pulls.sum(1, keepdim=True)
-        slopes = slopes * factors, of_a * own * own, pulls * others * others
-        return None, *_made(partial(_across_and_along, ctx.turn), vectors, slopes, ctx.needs_input_grad[1:])
+        made_with = slopes * factors, of_a * own * own, pulls * others * others
+        return None, *_made(partial(_across_and_along, ctx.turn), vectors, made_with, ctx.needs_input_grad[1:])
 
 
 class _Distance(torch.autograd.Function):

@@ -42,10 +42,10 @@ def masked_log_softmax(scores: Tensor, where: Tensor) -> Tensor:
     >>> masked_log_softmax(torch.tensor([0.0, 0.0, 5.0]), torch.tensor([True, True, False]))
     tensor([-0.6931, -0.6931,  0.0000])
     """
-    empty = ~where.any(-1, keepdim=True)
+    hidden = ~where
     # An all-masked row is computed as one of zeros, and then dropped: no NaN reaches the gradient.
-    logits = scores.masked_fill(~where, float("-inf")).masked_fill_(empty, 0.0)
-    return logits.log_softmax(-1).where(where, scores.new_zeros(()))
+    logits = scores.masked_fill(hidden, float("-inf")).masked_fill_(hidden.all(-1, keepdim=True), 0.0)
+    return logits.log_softmax(-1).masked_fill(hidden, 0.0)
 
 
 def masked_softmax(scores: Tensor, where: Tensor) -> Tensor:

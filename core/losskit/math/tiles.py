@@ -145,7 +145,7 @@ class _Products(torch.autograd.Function):
         wanted = ctx.needs_input_grad[2:]
         parts = row_tiles(a.shape[0], b.shape[0], a.element_size())
         gradients = Gradients(vectors, wanted, single=len(parts) == 1)
-        squares = () if kernel is None else _both_squares(a, b)
+        squares: tuple[Tensor, ...] = () if kernel is None else _both_squares(a, b)
         total = _Sum(a)
         for part in parts:
             leaves = [inner_products(a[part], b), *(() if kernel is None else (squares[0][part], squares[1].detach()))]

@@ -21,14 +21,20 @@ _MODEL_TYPES = {
     "SparseEncoder": "splade",
     "MultiVectorEncoder": "multi-vector",
 }
+_MODULES = {
+    ("SentenceTransformer", "StaticEmbedding"): "static",
+    ("SparseEncoder", "SparseAutoEncoder"): "csr",
+    ("SparseEncoder", "Router"): "inference-free-splade",
+}
+"""Which encoder reads a type of model that has a module of that kind, where it is not the one above."""
 
 
 def load(path: str | Path) -> Encoder:
     """Load the encoder saved in a model folder; `.encode(texts)` serves any of them.
 
     The recipe saved beside the model says which encoder reads it, else its configuration does: `model_type` of
-    sentence-transformers, or `losskit_encoder`, the name of an encoder with a format of its own. Else the architecture
-    does: a sequence classifier is a cross-encoder, anything else a dense encoder.
+    sentence-transformers with the modules that it lists, or `losskit_encoder`, the name of an encoder with a format of
+    its own. Else the architecture does: a sequence classifier is a cross-encoder, anything else a dense encoder.
 
     Args:
         path: a folder in the format of sentence-transformers or transformers, or with such a name in its config.json.
@@ -69,14 +75,16 @@ def _from_recipe(folder: Path) -> str | None:
 
 
 def _from_config(folder: Path) -> str:
-    settings = _json(folder / _CONFIGS[0])
-    model_type = settings.get("model_type")
+    modules = _json(folder / _CONFIGS[1], list)
+    # Folders with modules.json of before there were other types do not name theirs.
+    model_type = _json(folder / _CONFIGS[0], dict).get("model_type", "SentenceTransformer" if modules else None)
     if model_type is not None:
         if model_type not in _MODEL_TYPES:
             known = ", ".join(_MODEL_TYPES)
             raise ModelError(f"model_type in {folder / _CONFIGS[0]}", expected=f"one of {known}", got=repr(model_type))
-        return _MODEL_TYPES[model_type]
-    config = _json(folder / "config.json")
+        kinds = [str(each.get("type")).rpartition(".")[2] for each in modules if isinstance(each, dict)]
+        return next(filter(None, (_MODULES.get((model_type, kind)) for kind in kinds)), _MODEL_TYPES[model_type])
+    config = _json(folder / "config.json", dict)
     named = config.get("losskit_encoder")
     if named is not None:
         if not isinstance(named, str) or is_target(named):
@@ -89,13 +97,15 @@ def _from_config(folder: Path) -> str:
     return "cross-encoder" if classifies and not (folder / "modules.json").is_file() else "dense"
 
 
-def _json(file: Path) -> dict[str, Any]:
+def _json(file: Path, kind: type[Any]) -> Any:
+    """What a file holds; of a missing one nothing of the kind."""
     if not file.is_file():
-        return {}
+        return kind()
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(str(file), expected="JSON", got=str(error)) from error
-    if not isinstance(settings, dict):
-        raise ModelError(str(file), expected="a JSON object", got=type(settings).__name__)
-    return settings
+    if not isinstance(content, kind):
+        expected = "a JSON object" if kind is dict else "a JSON list"
+        raise ModelError(str(file), expected=expected, got=type(content).__name__)
+    return content

@@ -16,12 +16,16 @@ class Enc:
     def load(cls, path):
         return NAME, path
 """
+POOLING = {"type": "sentence_transformers.models.Pooling"}
+STATIC = {"type": "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding"}
+AUTO_ENCODER = {"type": "sentence_transformers.sparse_encoder.modules.sparse_auto_encoder.SparseAutoEncoder"}
+SPARSE = {"model_type": "SparseEncoder"}
 
 
 @pytest.fixture
 def model(site, tmp_path):
     """Encoders that say their own name, and a function that writes a model folder."""
-    names = ("lk-dense", "lk-cross-encoder", "lk-splade", "lk-mine")
+    names = ("lk-dense", "lk-cross-encoder", "lk-splade", "lk-static", "lk-csr", "lk-mine")
     for name in names:
         module = name.replace("-", "_")
         source = f"NAME = {name!r}\n" + ENCODER
@@ -51,6 +55,10 @@ def model(site, tmp_path):
         ({"config_sentence_transformers_json": {"model_type": "CrossEncoder"}}, "lk-cross-encoder"),
         ({"config_sentence_transformers_json": {"model_type": "SparseEncoder"}}, "lk-splade"),
         ({"config_sentence_transformers_json": {}, "modules_json": []}, "lk-dense"),
+        ({"config_json": {}, "modules_json": [POOLING]}, "lk-dense"),
+        ({"config_sentence_transformers_json": {}, "modules_json": [STATIC, POOLING]}, "lk-static"),
+        ({"config_sentence_transformers_json": SPARSE, "modules_json": [POOLING, AUTO_ENCODER]}, "lk-csr"),
+        ({"config_sentence_transformers_json": SPARSE, "modules_json": [STATIC]}, "lk-splade"),
         ({"config_json": {"architectures": ["BertForSequenceClassification"]}}, "lk-cross-encoder"),
         ({"config_json": {"architectures": ["BertModel"]}}, "lk-dense"),
         ({"config_json": {}}, "lk-dense"),
@@ -73,8 +81,8 @@ def test_the_folder_says_which_encoder_reads_it(model, files, encoder) -> None:
 
 
 def test_an_encoder_of_no_plugin_is_named(model) -> None:
-    with pytest.raises(NotFoundError, match="no encoder is named 'multi-vector'"):
-        load(model(config_sentence_transformers_json={"model_type": "MultiVectorEncoder"}))
+    with pytest.raises(NotFoundError, match="no encoder is named 'not-installed'"):
+        load(model(config_json={"losskit_encoder": "not-installed"}))
 
 
 @pytest.mark.parametrize(
@@ -83,6 +91,7 @@ def test_an_encoder_of_no_plugin_is_named(model) -> None:
         ({}, "expected a model folder, with one of config_sentence_transformers.json"),
         ({"config_json": "{"}, "config.json: expected JSON"),
         ({"config_json": "[]"}, "config.json: expected a JSON object, got list"),
+        ({"modules_json": {}}, "modules.json: expected a JSON list, got dict"),
         (
             {"config_sentence_transformers_json": {"model_type": "Other"}},
             "one of SentenceTransformer.*'Other'",

@@ -24,6 +24,8 @@ TYPES = {
     "Pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
     "Normalize": "sentence_transformers.base.modules.normalize.Normalize",
     "Dense": "sentence_transformers.base.modules.dense.Dense",
+    "MultiVectorMask": "sentence_transformers.multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask",
+    "StaticEmbedding": "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding",
 }
 """Names of module kinds as 6.2 writes them; folders of other versions use other paths to the same class names."""
 TRANSFORMER_FILES = tuple(
@@ -57,7 +59,7 @@ def read_stages(folder: Path, kinds: Sequence[str]) -> list[Stage] | None:
 
     Args:
         folder: of the model.
-        kinds: which the encoder can honour.
+        kinds: which the encoder can honour; the first of them stands at the start, once.
 
     Raises:
         ModelError: names the first one it cannot.
@@ -72,11 +74,11 @@ def read_stages(folder: Path, kinds: Sequence[str]) -> list[Stage] | None:
             stages.append(_stage(folder, entry, kinds))
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(str(path), expected="a list of modules with name, path and type", got=repr(error)) from error
-    if not stages or stages[0].kind != "Transformer":
+    if not stages or stages[0].kind != kinds[0]:
         got = stages[0].label if stages else "no module"
-        raise ModelError(str(path), expected="a Transformer as the first module", got=got)
-    if len([stage for stage in stages if stage.kind == "Transformer"]) > 1:
-        raise ModelError(str(path), expected="one Transformer", got="several")
+        raise ModelError(str(path), expected=f"a {kinds[0]} as the first module", got=got)
+    if len([stage for stage in stages if stage.kind == kinds[0]]) > 1:
+        raise ModelError(str(path), expected=f"one {kinds[0]}", got="several")
     return stages
 
 
@@ -205,6 +207,7 @@ class TransformerSettings:
         max_seq_length: of folders before 5.4, which had it here; later it is the tokenizer's.
         lower_case: lower-case texts before tokenising.
         unpad: kept for sentence-transformers, whose flash attention it rules.
+        own: the further keys that the encoder understands; those that are None are not written.
     """
 
     task: str
@@ -213,6 +216,7 @@ class TransformerSettings:
     max_seq_length: int | None = None
     lower_case: bool = False
     unpad: bool | None = None
+    own: Mapping[str, Any] = field(default_factory=dict)
 
     def read(self, folder: Path) -> TransformerSettings:
         """What a folder says, given what the encoder can honour (`self`).
@@ -226,7 +230,7 @@ class TransformerSettings:
         config = {key: value for key, value in read_json(path, dict).items() if value is not None}
         refuse_unknown(
             {key: value for key, value in config.items() if value != {}},
-            (*self._content(), "max_seq_length", "do_lower_case", "unpad_inputs"),
+            (*self._content(), "max_seq_length", "do_lower_case", "unpad_inputs", *self.own),
             str(path),
         )
         for key, wanted in self._content().items():
@@ -243,13 +247,13 @@ class TransformerSettings:
             max_seq_length=length,
             lower_case=config.get("do_lower_case", False),
             unpad=config.get("unpad_inputs"),
+            own={key: config.get(key) for key in self.own},
         )
 
     def write(self, folder: Path) -> None:
         """Write the file; length and case are the tokenizer's by now."""
-        content = self._content()
-        if self.unpad is not None:
-            content["unpad_inputs"] = self.unpad
+        further = {"unpad_inputs": self.unpad, **self.own}
+        content = self._content() | {key: value for key, value in further.items() if value is not None}
         write_json(folder / "sentence_bert_config.json", content, indent=4)
 
     def _content(self) -> dict[str, Any]:

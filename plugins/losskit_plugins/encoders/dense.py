@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from losskit.card import Card
-from losskit.errors import ModelError, RecipeError, did_you_mean
+from losskit.errors import ModelError
 from losskit.output import Output
 from losskit.protocols import Encoder, Features
 
@@ -23,11 +23,9 @@ from .backbone import requested_parts
 from .dense_parts import Step, gather_parts, place_name
 from .head import Normalization, Projection
 from .pooling import POOLINGS, Pooling, PoolingMode
-from .transformer_encoder import Module, TransformerEncoder, stacked
+from .transformer_encoder import Module, TransformerEncoder, check_choice, stacked, vector_similarity
 
 __all__ = ["DenseEncoder"]
-
-SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 
 
 class DenseEncoder(TransformerEncoder):
@@ -99,8 +97,7 @@ class DenseEncoder(TransformerEncoder):
             "truncate_dim": truncate_dim,
             "layers": layers,
         }
-        _check_choice("pooling", pooling, tuple(POOLINGS))
-        _check_choice("similarity", similarity, SIMILARITIES)
+        check_choice("pooling", pooling, tuple(POOLINGS))
         parts = gather_parts(model, tokenizer, max_length, layers, trust_remote_code)
         settings = parts.settings
         super().__init__(parts.transformer, parts.tokenizer, settings, parts.run, prompts, options)
@@ -109,10 +106,7 @@ class DenseEncoder(TransformerEncoder):
         self.steps = nn.ModuleList(_with_normalization(parts.after, normalize))
         if pooling is not None:
             self.pooling = Pooling(self.pooling.token_dimension, [pooling], self.pooling.include_prompt)
-        self.similarity: str = similarity or settings.own.get("similarity_fn_name") or "cosine"
-        if self.similarity not in SIMILARITIES:
-            expected = f"one of {', '.join(SIMILARITIES)}"
-            raise ModelError(f"similarity_fn_name of {model}", expected=expected, got=repr(self.similarity))
+        self.similarity = vector_similarity(similarity, settings, default="cosine")
         self.truncate_dim: int | None = truncate_dim or settings.own.get("truncate_dim")
         self.dimension = self._check_widths()
         self._place_steps()
@@ -220,10 +214,3 @@ def _with_normalization(steps: list[Step], normalize: bool | None) -> list[Step]
     if normalize is None or normalize == ends:
         return steps
     return [*steps, Normalization()] if normalize else steps[:-1]
-
-
-def _check_choice(option: str, value: str | None, choices: Sequence[str]) -> None:
-    if value is not None and value not in choices:
-        raise RecipeError(
-            option, expected=f"one of {', '.join(choices)}", got=repr(value), fix=did_you_mean(str(value), choices)
-        )

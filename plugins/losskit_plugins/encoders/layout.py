@@ -19,15 +19,21 @@ __all__ = ["Settings", "Stage", "TransformerSettings", "read_stages", "refuse_un
 
 FORMAT_VERSION = "6.2.0"
 PACKAGE = "sentence_transformers."
+SPARSE = f"{PACKAGE}sparse_encoder.modules"
 TYPES = {
     "Transformer": "sentence_transformers.base.modules.transformer.Transformer",
     "Pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
     "Normalize": "sentence_transformers.base.modules.normalize.Normalize",
     "Dense": "sentence_transformers.base.modules.dense.Dense",
     "MultiVectorMask": "sentence_transformers.multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask",
+    "Router": "sentence_transformers.base.modules.router.Router",
+    "SpladePooling": f"{SPARSE}.splade_pooling.SpladePooling",
+    "SparseStaticEmbedding": f"{SPARSE}.sparse_static_embedding.SparseStaticEmbedding",
     "StaticEmbedding": "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding",
 }
 """Names of module kinds as 6.2 writes them; folders of other versions use other paths to the same class names."""
+OLD_NAMES = {"MLMTransformer": "Transformer"}
+"""Classes that folders of versions before 5.4 name, and those that took their place."""
 TRANSFORMER_FILES = tuple(
     f"sentence_{name}_config.json"
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -83,7 +89,8 @@ def read_stages(folder: Path, kinds: Sequence[str]) -> list[Stage] | None:
 
 
 def _stage(folder: Path, entry: Mapping[str, Any], kinds: Sequence[str]) -> Stage:
-    kind = entry["type"].rpartition(".")[2]
+    name = entry["type"].rpartition(".")[2]
+    kind = OLD_NAMES.get(name, name)
     label = f"module {entry['name']!r} ({entry['type']})"
     if not entry["type"].startswith(PACKAGE) or kind not in kinds:
         raise ModelError(

@@ -29,6 +29,7 @@ class ClassedTexts:
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    roles: ClassVar[tuple[str, str]] = ("text", "text")
     texts: Sequence[str]
     classes: Sequence[str]
 

@@ -1,4 +1,4 @@
-"""`evaluate`: the metrics that the data allow, or those asked for."""
+"""`evaluate`: the metrics that data and encoder allow, or those asked for."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from losskit_plugins.data import beir
 from losskit_plugins.data.columns import Match
 from losskit_plugins.data.files import checked_rows, match_evaluation
 
+from .activity import activity_metrics, activity_names
 from .classed_texts import ClassedTexts
 from .pairs import Pairs
 from .ranked_lists import RankedLists
@@ -22,7 +23,10 @@ from .scoring import Scorer
 
 __all__ = ["GROUPS", "Task", "evaluate", "read_evaluation"]
 
-GROUPS = {"retrieval": ("ndcg@10", "mrr@10", "recall@10")}
+GROUPS = {
+    "retrieval": ("ndcg@10", "mrr@10", "recall@10"),
+    "sparse": activity_names(("query", "document")),
+}
 """Names that stand for several metrics."""
 
 
@@ -31,7 +35,12 @@ class Task(Protocol):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The names it knows."""
+        """The names it knows; those of `activity_names` come on top."""
+        ...
+
+    @property
+    def roles(self) -> tuple[str, str]:
+        """Those of the texts on either side of its scores."""
         ...
 
     def default_metrics(self, scorer: Scorer) -> tuple[str, ...]:
@@ -56,16 +65,28 @@ def evaluate(
     Args:
         encoder: of any family.
         data: `ScoredPairs`, `ClassedTexts`, `Pairs`, `RankedLists`, `Retrieval`, or what `read_evaluation` returns.
-        metrics: names, or groups of `GROUPS`; None: those that suit data and encoder.
+        metrics: names, or groups of `GROUPS`; None: those that suit data and encoder, of a sparse one also how many
+            dimensions are active.
         batch_size: texts or pairs per forward.
         progress: show bars.
 
     Raises:
-        DataError: a metric that is unknown, or that these data cannot give.
+        DataError: a metric that is unknown, or that these data or this encoder cannot give.
     """
     scorer = Scorer(encoder, batch_size, progress)
-    names = data.default_metrics(scorer) if metrics is None else check_metrics(data, metrics)
-    return data.measure(scorer, names)
+    active = activity_names(data.roles)
+    sparse = encoder.family == "sparse"
+    if metrics is None:
+        names = [*data.default_metrics(scorer), *(active if sparse else ())]
+    else:
+        names = check_metrics(data, metrics)
+    if not sparse and not set(active).isdisjoint(names):
+        wanted = next(name for name in names if name in active)
+        raise DataError(f"metric {wanted!r}", expected="a sparse encoder", got=f"one of the family {encoder.family}")
+    found = data.measure(scorer, [name for name in names if name in data.metrics])
+    if sparse:
+        found |= activity_metrics(scorer.activity, data.roles)
+    return {name: found[name] for name in names}
 
 
 def check_metrics(data: Task, metrics: Sequence[str]) -> list[str]:
@@ -75,11 +96,12 @@ def check_metrics(data: Task, metrics: Sequence[str]) -> list[str]:
         DataError: a name that is unknown, or that these data cannot give.
     """
     names = list(dict.fromkeys(name for each in metrics for name in GROUPS.get(each, (each,))))
+    known = (*data.metrics, *activity_names(data.roles))
     for name in names:
-        if name not in data.metrics:
+        if name not in known:
             raise DataError(
-                f"metric {name!r}", expected=f"of {type(data).__name__}: {', '.join(data.metrics)}",
-                fix=did_you_mean(name, data.metrics),
+                f"metric {name!r}", expected=f"of {type(data).__name__}: {', '.join(known)}",
+                fix=did_you_mean(name, known),
             )  # fmt: skip
     return names
 

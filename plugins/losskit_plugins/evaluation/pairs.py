@@ -30,6 +30,7 @@ class Pairs:
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("ndcg@10", "mrr@10", "recall@10", "accuracy")
+    roles: ClassVar[tuple[str, str]] = ("query", "document")
     anchors: Sequence[str]
     positives: Sequence[Sequence[str]]
     negatives: Sequence[Sequence[str]]
@@ -89,7 +90,7 @@ class Pairs:
         texts = [[*positives, *negatives] for positives, negatives in zip(self.positives, self.negatives, strict=True)]
         sizes = [len(each) for each in texts]
         queries = [anchor for anchor, size in zip(self.anchors, sizes, strict=True) for _ in range(size)]
-        scores = scorer.pairs(queries, [text for each in texts for text in each], ("query", "document"))
+        scores = scorer.pairs(queries, [text for each in texts for text in each], self.roles)
         rows = np.split(scores, np.cumsum(sizes)[:-1])
         right = [row[: len(own)].min() > row[len(own) :].max() for row, own in zip(rows, self.positives, strict=True)]
         return float(np.mean(right))

@@ -35,6 +35,7 @@ class RankedLists:
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("ndcg@10", "mrr@10", "ndcg-exp@10")
+    roles: ClassVar[tuple[str, str]] = ("query", "document")
     queries: Sequence[str]
     documents: Sequence[Sequence[Any]]
     labels: Sequence[Sequence[float]]
@@ -67,7 +68,7 @@ class RankedLists:
         sizes = [len(each) for each in self.documents]
         queries = [query for query, size in zip(self.queries, sizes, strict=True) for _ in range(size)]
         texts = [text for documents in self.documents for text in documents]
-        scores = np.split(scorer.pairs(queries, texts, ("query", "document")), np.cumsum(sizes)[:-1])
+        scores = np.split(scorer.pairs(queries, texts, self.roles), np.cumsum(sizes)[:-1])
         lists = [
             [labels[place] for place in top(line, dict(enumerate(labels)), len(labels))]
             for line, labels in zip(scores, self.labels, strict=True)

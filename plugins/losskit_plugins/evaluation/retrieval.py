@@ -20,6 +20,7 @@ class Retrieval:
     """nDCG, reciprocal rank and recall over the ten nearest documents of each query."""
 
     metrics: ClassVar[tuple[str, ...]] = tuple(MEASURES)
+    roles: ClassVar[tuple[str, str]] = ("query", "document")
     collection: Collection
 
     def default_metrics(self, scorer: Scorer) -> tuple[str, ...]:

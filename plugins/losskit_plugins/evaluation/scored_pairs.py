@@ -30,6 +30,7 @@ class ScoredPairs:
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("spearman",)
+    roles: ClassVar[tuple[str, str]] = ("text", "text")
     first: Sequence[str]
     second: Sequence[str]
     scores: Sequence[float]
@@ -44,5 +45,5 @@ class ScoredPairs:
 
     def measure(self, scorer: Scorer, names: Sequence[str]) -> dict[str, float]:
         """Spearman's rank correlation; 0 where the encoder gives all pairs one score."""
-        found = scorer.pairs(self.first, self.second, ("text", "text"))
+        found = scorer.pairs(self.first, self.second, self.roles)
         return {"spearman": 0.0 if np.ptp(found) == 0 else float(spearmanr(found, self.scores).statistic)}

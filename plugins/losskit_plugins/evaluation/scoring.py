@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
-from losskit import Encoder, Output, get
+from losskit import Encoder, Similarity, get
 from losskit.errors import DataError, ModelError
 from losskit_plugins.encoders.inference import check_texts
 
-__all__ = ["Embedded", "Scorer"]
+from .activity import Activity
+from .embedded import Embedded, Floats, SparseVectors, TokenVectors, Vectors, all_scores, pair_scores
 
-Floats = NDArray[np.float32]
-
-CELLS = 1 << 22
-"""Scores held at a time: 16 MB."""
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """What `encode` gave for n texts: [n, d], a sparse [n, d], or n arrays of tokens."""
-
-    values: Any
-
-    def __len__(self) -> int:
-        return len(self.values) if isinstance(self.values, list) else int(self.values.shape[0])
-
-    def output(self, rows: slice) -> Output:
-        """Some of them as a record."""
-        part = self.values[rows]
-        if isinstance(part, list):
-            return _tokens([np.asarray(each) for each in part])
-        dense = part if isinstance(part, np.ndarray) else part.toarray()
-        return Output(torch.from_numpy(np.ascontiguousarray(dense, np.float32)))
+__all__ = ["Scorer"]
 
 
 @dataclass(frozen=True)
@@ -48,11 +28,14 @@ class Scorer:
         encoder: of any family.
         batch_size: texts or pairs per forward.
         progress: show bars.
+        activity: of the texts that a sparse encoder has embedded for it, by role, each text of a role once.
     """
 
     encoder: Encoder
     batch_size: int = 32
     progress: bool = False
+    activity: dict[str, Activity] = field(default_factory=dict)
+    _counted: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def embeds(self) -> bool:
@@ -61,7 +44,14 @@ class Scorer:
 
     def embed(self, texts: Sequence[str], role: str) -> Embedded:
         """Each text encoded; `role` is "text", "query" or "document"."""
-        return Embedded(self.encoder.encode(list(texts), role=role, batch_size=self.batch_size, progress=self.progress))
+        values = self.encoder.encode(list(texts), role=role, batch_size=self.batch_size, progress=self.progress)
+        if self.encoder.family == "multi-vector":
+            return TokenVectors([np.ascontiguousarray(each, np.float32) for each in values])
+        if self.encoder.family == "sparse":
+            vectors = csr_array(values, dtype=np.float32)
+            self._count(texts, role, vectors)
+            return SparseVectors(vectors)
+        return Vectors(np.ascontiguousarray(values, np.float32))
 
     def pairs(self, a: Sequence[str], b: Sequence[str], roles: tuple[str, str]) -> Floats:
         """Scores of text i of `a` with text i of `b`, [n]; each text is encoded once.
@@ -81,23 +71,35 @@ class Scorer:
         first, place_a = _unique(check_texts(a))
         second, place_b = _unique(check_texts(b))
         left, right = self.embed(first, roles[0]), self.embed(second, roles[1])
-        found = [
-            self._similarity.pairwise(_taken(left, place_a[rows]), _taken(right, place_b[rows])).numpy()
-            for rows in _chunks(len(a), 1024)
-        ]
-        return _finite(np.concatenate(found))
+        return _finite(pair_scores(self._similarity, left, right, (place_a, place_b)))
 
     def against(self, queries: Embedded, documents: Embedded) -> Iterator[tuple[slice, Floats]]:
-        """Scores of queries with all documents: which queries, and their [n, documents], a chunk at a time."""
-        for rows in _chunks(len(queries), max(1, CELLS // max(len(documents), 1))):
-            query = queries.output(rows)
-            columns = _chunks(len(documents), max(1, CELLS // (rows.stop - rows.start)))
-            parts = [self._similarity(query, documents.output(each)).numpy() for each in columns]
-            yield rows, _finite(np.concatenate(parts, axis=1))
+        """Scores of queries with all documents: which queries, and their [n, documents], a chunk at a time.
 
-    @property
-    def _similarity(self) -> Any:
-        return get("similarity", self.encoder.similarity).load()()
+        Raises:
+            ModelError: a score that is not finite.
+        """
+        for rows, scores in all_scores(self._similarity, queries, documents):
+            yield rows, _finite(scores)
+
+    @cached_property
+    def _similarity(self) -> Similarity:
+        spec = get("similarity", self.encoder.similarity)
+        assert spec.card is not None
+        if self.encoder.family not in spec.card.encoders:
+            raise ModelError(
+                f"similarity {spec.name!r} of the evaluated encoder",
+                expected=f"one for encoders of the family {self.encoder.family}",
+                got=f"one for {', '.join(spec.card.encoders)}",
+            )
+        similarity: Similarity = spec.load()()
+        return similarity
+
+    def _count(self, texts: Sequence[str], role: str, vectors: csr_array) -> None:
+        new = [place for place, text in enumerate(texts) if (role, text) not in self._counted]
+        self._counted.update((role, texts[place]) for place in new)
+        activity = Activity.of(vectors[new])
+        self.activity[role] = self.activity[role] + activity if role in self.activity else activity
 
 
 def _finite(scores: Floats) -> Floats:
@@ -106,30 +108,9 @@ def _finite(scores: Floats) -> Floats:
     return scores
 
 
-def _chunks(size: int, step: int) -> list[slice]:
-    return [slice(start, min(start + step, size)) for start in range(0, size, step)]
-
-
 def _unique(texts: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
     """Each text once, and where in there each of them is."""
     places: dict[str, int] = {}
     for text in texts:
         places.setdefault(text, len(places))
     return list(places), np.array([places[text] for text in texts], np.int64)
-
-
-def _taken(found: Embedded, places: NDArray[np.int64]) -> Output:
-    values = found.values
-    picked = [values[place] for place in places] if isinstance(values, list) else values[places]
-    return Embedded(picked).output(slice(None))
-
-
-def _tokens(arrays: Sequence[Floats]) -> Output:
-    """Token embeddings padded to the longest, with their mask."""
-    longest = max(len(each) for each in arrays)
-    padded = torch.zeros(len(arrays), longest, arrays[0].shape[1])
-    mask = torch.zeros(len(arrays), longest, dtype=torch.bool)
-    for row, each in enumerate(arrays):
-        padded[row, : len(each)] = torch.from_numpy(each.astype(np.float32))
-        mask[row, : len(each)] = True
-    return Output(padded, mask=mask)

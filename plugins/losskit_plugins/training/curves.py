@@ -30,9 +30,11 @@ def draw_curves(history: History, before: Mapping[str, float], after: Mapping[st
         file: where the picture goes.
     """
     training = [entry for entry in history if "loss" in entry]
+    measured = _evaluation(history, before, after)
     panels: list[tuple[str, Series]] = [
         ("Loss", _loss(training)),
-        ("Evaluation", _evaluation(history, before, after)),
+        ("Evaluation", {name: each for name, each in measured.items() if not _counts(name)}),
+        ("Active dimensions", {name: each for name, each in measured.items() if _counts(name)}),
         ("Learning rate", _series(training, {"learning_rate": "learning rate"})),
         ("Mean similarity", _series(training, SIMILARITIES)),
     ]
@@ -59,6 +61,11 @@ def _evaluation(history: History, before: Mapping[str, float], after: Mapping[st
         {"step": last, **after},
     ]
     return _series(entries, {name: name for name in (after or before)})
+
+
+def _counts(metric: str) -> bool:
+    """Whether a metric is a number of dimensions, and not between -1 and 1 as others are."""
+    return metric.startswith("active-dims-") or metric == "flops"
 
 
 def _evaluates(entry: Mapping[str, float]) -> bool:
@@ -88,5 +95,5 @@ def _panel(axes: Axes, title: str, series: Series) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if title == "Learning rate":
         axes.yaxis.set_major_formatter("{x:.1e}")
-    if len(series) > 1 or title == "Evaluation":
+    if len(series) > 1 or title in ("Evaluation", "Active dimensions"):
         axes.legend(frameon=False, fontsize="small")

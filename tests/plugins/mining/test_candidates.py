@@ -5,7 +5,7 @@ import pytest
 
 from losskit.errors import DataError
 from losskit.testing import ToyEncoder
-from losskit_plugins.evaluation import scoring
+from losskit_plugins.evaluation import embedded
 from losskit_plugins.mining import candidates, labelled_lists
 
 TEXTS = [f"word{n % 7} word{n % 5} tail{n}" for n in range(40)]
@@ -25,7 +25,7 @@ def nearest(encoder, query, k):
 class TestCandidates:
     @pytest.mark.parametrize("cells", [1, 100, 1 << 22])
     def test_are_the_nearest_whatever_the_blocks(self, monkeypatch, cells):
-        monkeypatch.setattr(scoring, "CELLS", cells)
+        monkeypatch.setattr(embedded, "CELLS", cells)
         encoder = ToyEncoder(seed=0)
         found = candidates(encoder, QUERIES, TEXTS, 6)
         assert found == [nearest(encoder, query, 6) for query in QUERIES]

@@ -33,6 +33,15 @@ def test_panels_without_values_are_left_out(tmp_path):
     assert ORANGE not in found
 
 
+def test_numbers_of_dimensions_have_a_panel_of_their_own(tmp_path):
+    heights = []
+    for metrics in ({"mrr@10": 0.5}, {"flops": 9.0, "active-dims-query": 30.0}, {"mrr@10": 0.5, "flops": 9.0}):
+        draw_curves([{"step": 1, "loss": 1.0}], metrics, metrics, tmp_path / "curves.png")
+        heights.append(colours(tmp_path / "curves.png")[0][1])
+    # Two panels stand in one row, three in two.
+    assert heights[0] == heights[1] < heights[2]
+
+
 def test_nothing_logged_and_metrics_that_are_not_known_still_give_a_picture(tmp_path):
     draw_curves([], {"spearman": None}, {"spearman": 0.5}, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 0

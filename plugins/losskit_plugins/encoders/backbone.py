@@ -30,6 +30,7 @@ __all__ = [
     "is_causal",
     "is_pooler",
     "keep_layers",
+    "last_hidden_state",
     "quiet",
     "read_config",
     "read_transformer",
@@ -122,8 +123,21 @@ class Tokenizer:
         if not any(isinstance(step, Lowercase) for step in steps):
             backend.normalizer = NormalizerSequence([Lowercase(), *steps])
 
-    def __call__(self, texts: Sequence[str], others: Sequence[str] | None = None) -> dict[str, Tensor]:
+    def __call__(
+        self,
+        texts: Sequence[str],
+        others: Sequence[str] | None = None,
+        *,
+        max_length: int | None = None,
+        full: bool = False,
+    ) -> dict[str, Tensor]:
         """Texts, or pairs of texts, to padded and truncated tensors [n, t].
+
+        Args:
+            texts: n of them.
+            others: the second of each pair; None: there are no pairs.
+            max_length: the most tokens; None: as the tokenizer has it.
+            full: pad to as many instead of to the longest.
 
         Raises:
             DataError: there are none, for no transformer takes an empty batch.
@@ -134,8 +148,9 @@ class Tokenizer:
             self.base(
                 list(texts),
                 None if others is None else list(others),
-                padding=True,
+                padding="max_length" if full else True,
                 truncation="longest_first",
+                max_length=max_length,
                 return_attention_mask=True,
                 return_tensors="pt",
             )
@@ -284,6 +299,23 @@ def is_causal(config: PretrainedConfig) -> bool:
     """Whether the model was made to continue texts, so that its last token has seen all others."""
     architectures = config.architectures or [""]
     return architectures[0].endswith("ForCausalLM") and getattr(config, "is_causal", True)
+
+
+def last_hidden_state(made: Any, transformer: PreTrainedModel) -> Tensor:
+    """The token embeddings [n, t, d] among what a transformer makes of features.
+
+    Raises:
+        ModelError: it makes something else.
+    """
+    tokens: Tensor | None = getattr(made, "last_hidden_state", None)
+    if tokens is None:
+        raise ModelError(
+            type(transformer).__name__,
+            expected="a transformer whose output has last_hidden_state",
+            got=f"{', '.join(made)}",
+            fix="give the model without its head, as AutoModel loads it",
+        )
+    return tokens
 
 
 def accepted_inputs(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[str, ...]:

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from losskit.card import Card
-from losskit.errors import ModelError
 from losskit.output import Output
 from losskit.protocols import Encoder, Features
 
 from .adapters import SentenceTransformerView
-from .backbone import requested_parts
+from .backbone import last_hidden_state, requested_parts
 from .dense_parts import Step, gather_parts, place_name
-from .head import Normalization, Projection
+from .head import Normalization, width_after
 from .pooling import POOLINGS, Pooling, PoolingMode
 from .transformer_encoder import Module, TransformerEncoder, check_choice, stacked, vector_similarity
 
@@ -108,7 +107,7 @@ class DenseEncoder(TransformerEncoder):
             self.pooling = Pooling(self.pooling.token_dimension, [pooling], self.pooling.include_prompt)
         self.similarity = vector_similarity(similarity, settings, default="cosine")
         self.truncate_dim: int | None = truncate_dim or settings.own.get("truncate_dim")
-        self.dimension = self._check_widths()
+        self.dimension = width_after(self.steps, self.pooling.dimension, "pooling")
         self._place_steps()
 
     @property
@@ -144,14 +143,7 @@ class DenseEncoder(TransformerEncoder):
         parts = requested_parts(features, [need for need in needs if need != "layers"], self.padding)
         asked = {"output_hidden_states": True} if "layers" in needs else {}
         made = self._called(features, **asked)
-        tokens = getattr(made, "last_hidden_state", None)
-        if tokens is None:
-            raise ModelError(
-                type(self.transformer).__name__,
-                expected="a transformer whose output has last_hidden_state",
-                got=f"{', '.join(made)}",
-                fix="give the model without its head, as AutoModel loads it",
-            )
+        tokens = last_hidden_state(made, self.transformer)
         layers = tuple(self._embed(layer, features) for layer in made.hidden_states) if asked else ()
         return Output(self._embed(tokens, features), layers=layers, parts=parts)
 
@@ -188,18 +180,6 @@ class DenseEncoder(TransformerEncoder):
         before = [(step.kind, partial(step.write, values=place_name(tokens=True))) for step in self.token_steps]
         after = [(step.kind, partial(step.write, values=place_name(tokens=False))) for step in self.steps]
         return [*before, (self.pooling.kind, self.pooling.write), *after]
-
-    def _check_widths(self) -> int:
-        """The width of the vectors, every projection fitting the one before it."""
-        width = self.pooling.dimension
-        for step in self.steps:
-            if isinstance(step, Projection):
-                if step.in_features != width:
-                    raise ModelError(
-                        "the projection after pooling", expected=f"{width} features", got=f"{step.in_features}"
-                    )
-                width = step.out_features
-        return width
 
     def _place_steps(self) -> None:
         """Put projections where the transformer is, in its precision."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from safetensors import SafetensorError
@@ -15,7 +15,7 @@ from losskit.errors import ModelError
 from .folder import require_safetensors, write_json
 from .layout import Stage, refuse_unknown
 
-__all__ = ["Normalization", "Projection", "activation_from", "name_of_activation"]
+__all__ = ["Normalization", "Projection", "activation_from", "name_of_activation", "width_after"]
 
 NAMES = ("module_input_name", "module_output_name")
 
@@ -120,6 +120,27 @@ class Projection(nn.Module):
         write_json(stage.folder / "config.json", config, indent=4)
         weights = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
         save_file(weights, stage.folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def width_after(steps: Iterable[nn.Module], width: int, place: str) -> int:
+    """The width of vectors that went through all steps.
+
+    Args:
+        steps: in their order.
+        width: that they begin with.
+        place: what they follow.
+
+    Raises:
+        ModelError: a projection does not fit what comes before it.
+    """
+    for step in steps:
+        if isinstance(step, Projection):
+            if step.in_features != width:
+                raise ModelError(
+                    f"the projection after {place}", expected=f"{width} features", got=f"{step.in_features}"
+                )
+            width = step.out_features
+    return width
 
 
 def activation_from(name: str, culprit: str) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from .contrastive import Block, softmax_cross_entropy
 from .cosine import normalize
+from .late_interaction import maxsim, pairwise_maxsim, xtr
 from .lists import pad_alike, pad_lists, tuple_index
 from .once import differentiable_once
 from .pairs import pairwise_angle, pairwise_cosine, pairwise_distance, pairwise_dot
@@ -22,6 +23,7 @@ __all__ = [
     "masked_log_softmax",
     "masked_mean",
     "masked_softmax",
+    "maxsim",
     "mean_over_rows",
     "normalize",
     "over_lists",
@@ -32,8 +34,10 @@ __all__ = [
     "pairwise_cosine",
     "pairwise_distance",
     "pairwise_dot",
+    "pairwise_maxsim",
     "promoted",
     "softmax_cross_entropy",
     "tiles",
     "tuple_index",
+    "xtr",
 ]

@@ -49,7 +49,7 @@ def _mean_of(values: Sequence[Any], weights: Sequence[Any]) -> Tensor:
 
 
 def _of(weight: Any, key: str | None) -> Any:
-    """The weight of a component: its own, or that of the component it is part of.
+    """The weight of a component: its own, that of the component it is part of, or that of the rest, named "".
 
     Raises:
         LossError: denominators by names of which none is the component's.
@@ -59,7 +59,7 @@ def _of(weight: Any, key: str | None) -> Any:
     name = key
     while name and name not in weight:
         name = name.rpartition("/")[0]
-    if not name:
+    if name not in weight:
         wanted = "one number, for compute gives one" if key is None else f"the key {key!r}, as compute gives it"
         raise LossError("denominator of a loss", expected=wanted, got=f"keys {sorted(weight)}")
     return weight[name]

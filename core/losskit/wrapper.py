@@ -125,7 +125,7 @@ class Wrapper(Loss):
 
 
 def prefixed(prefix: str, value: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
-    """The components of a wrapped loss under a wrapper's prefix.
+    """The components of a wrapped loss, or their denominators, under a wrapper's prefix.
 
     >>> import torch
     >>> prefixed("matryoshka_64", torch.tensor(1.0))
@@ -133,4 +133,4 @@ def prefixed(prefix: str, value: Tensor | dict[str, Tensor]) -> dict[str, Tensor
     """
     if not isinstance(value, dict):
         return {prefix: value}
-    return {f"{prefix}/{key}": each for key, each in value.items()}
+    return {f"{prefix}/{key}" if key else prefix: each for key, each in value.items()}

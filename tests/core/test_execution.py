@@ -324,6 +324,27 @@ def test_replay_leaves_buffers_and_modes_as_the_first_pass_left_them() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_the_replay_finds_buffers_as_the_first_pass_found_them() -> None:
+    class Reading(TinyEncoder):
+        def forward(self, features, needs=()):
+            output = super().forward(features, needs)
+            return output.map_embedding(lambda embedding: embedding * (1 + self.forwards))
+
+    class Counting(Everything):
+        def observe(self, columns, labels):
+            self.model.forwards += 1
+            return columns, labels
+
+    found = []
+    for execution in (Direct(merge=False), GradCache(mini_batch_size=7)):
+        torch.manual_seed(0)
+        model, inputs = Reading(), batch(8, 8)
+        sum(Counting(model, execution=execution)(inputs).values()).backward()
+        assert model.forwards == 1
+        found.append(model.mix.weight.grad)
+    torch.testing.assert_close(found[1], found[0])
+
+
 def test_a_buffer_that_counts_forwards_is_refused() -> None:
     model = TinyEncoder(counts=True)
     with pytest.raises(LossError, match=r"GradCache with the buffer forwards: .* that 2 mini-batches of a step"):

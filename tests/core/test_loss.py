@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from losskit import Card, Direct, Format, GradCache, Loss, LossError, NotFoundError, Output, Wrapper, build
 from losskit.clock import Clock
 from losskit.further import columns_read
+from losskit.shares import weighted_mean
 
 
 class Model(nn.Module):
@@ -615,6 +616,13 @@ def test_a_denominator_without_the_components_name_is_refused() -> None:
 
     with pytest.raises(LossError, match=r"expected the key 'part/name', as compute gives it, got keys \['other'\]"):
         Named(Model(), execution=Direct(rows=2))(columns(rows=5)[:1])
+
+
+def test_the_rest_of_the_components_may_share_a_denominator() -> None:
+    weights = [{"": 1, "part": 3}, {"": 3, "part": 1}]
+    values = [dict.fromkeys(("part/name", "other", "other/name"), torch.tensor(value)) for value in (0.0, 8.0)]
+    found = {key: value.item() for key, value in weighted_mean(values, weights).items()}
+    assert found == {"part/name": 2.0, "other": 6.0, "other/name": 6.0}
 
 
 def test_owned_state_holds_what_two_parts_share() -> None:

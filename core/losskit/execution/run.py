@@ -120,7 +120,7 @@ class _Replay:
     modes: dict[nn.Module, bool] = field(default_factory=dict)
     forwards: dict[nn.Module, Any] = field(default_factory=dict)
     autocasts: list[tuple[str, torch.dtype, bool]] = field(default_factory=list)
-    counted: list[Tensor] = field(default_factory=list)
+    buffers: list[_Buffer] = field(default_factory=list)
     to_leaves: bool = False
     """Whether gradients go to leaves that the encoder alone knows: it registers no parameters."""
 
@@ -136,8 +136,7 @@ class _Replay:
     def first(self) -> list[Output]:
         """Without gradients, noting all that the second pass needs."""
         devices = {v.device for features in self.columns for v in features.values() if isinstance(v, Tensor)}
-        buffers = [] if self.module is None else list(self.module.buffers())
-        versions = [buffer._version for buffer in buffers]
+        self.buffers = [] if self.module is None else [_Buffer.now(each) for each in self.module.buffers()]
         self.modes = modes_of(self.module)
         self.forwards = {part: part.__dict__.get("forward") for part in self.modes}
         self.autocasts = [_autocast_state(kind) for kind in sorted({device.type for device in devices} | {"cpu"})]
@@ -146,8 +145,7 @@ class _Replay:
             self.records.append(self._forward(chunk))
         # Autocast keeps weights it has cast; those cast without gradients must not serve the second pass.
         torch.clear_autocast_cache()
-        self.counted = [b for b, version in zip(buffers, versions, strict=True) if b._version != version]
-        if len(self.plan) > 1 and not all(buffer.is_floating_point() for buffer in self.counted):
+        if len(self.plan) > 1 and not all(each.tensor.is_floating_point() for each in self.buffers if each.changed):
             raise self._counts_forwards()
         return self.records
 
@@ -161,7 +159,6 @@ class _Replay:
                 fix="use Direct() under the incumbent's wrappers, or losskit's wrappers",
             )
         totals: list[Tensor | None] = [None] * len(inputs)
-        kept = [buffer.clone() for buffer in self.counted]
         with _RandomState.restored(self.states), self._as_before():
             for chunk, state, upstream in zip(self.plan, self.states, gradients, strict=True):
                 if all(gradient is None for gradient in upstream):
@@ -169,14 +166,11 @@ class _Replay:
                 state.apply()
                 for index, gradient in enumerate(self._pull(chunk, upstream, inputs)):
                     totals[index] = _added(totals[index], gradient)
-        with torch.no_grad():
-            for buffer, value in zip(self.counted, kept, strict=True):
-                buffer.copy_(value)
         return totals
 
     def _counts_forwards(self) -> LossError:
         assert self.module is not None
-        changed = {id(buffer) for buffer in self.counted if not buffer.is_floating_point()}
+        changed = {id(e.tensor) for e in self.buffers if e.changed and not e.tensor.is_floating_point()}
         names = [name for name, buffer in self.module.named_buffers() if id(buffer) in changed]
         return LossError(
             f"GradCache with the buffer {', '.join(names)}",
@@ -217,12 +211,48 @@ class _Replay:
 
     @contextlib.contextmanager
     def _as_before(self) -> Iterator[None]:
-        """Autocast and train mode as they were in the first pass."""
+        """Autocast, train mode and buffers as the first pass found them; buffers afterwards as they are now."""
         with contextlib.ExitStack() as stack:
+            stack.enter_context(_as_found(self.buffers))
             for kind, dtype, enabled in self.autocasts:
                 stack.enter_context(torch.autocast(kind, dtype=dtype, enabled=enabled))
             stack.enter_context(in_modes(self.modes))
             yield
+
+
+@dataclass(frozen=True)
+class _Buffer:
+    """A buffer, and what a pass found in it: its counts may change before the second pass, by the pass or a loss."""
+
+    tensor: Tensor
+    found: Tensor
+    version: int
+
+    @classmethod
+    def now(cls, tensor: Tensor) -> _Buffer:
+        return cls(tensor, tensor.clone(), tensor._version)
+
+    @property
+    def changed(self) -> bool:
+        return self.tensor._version != self.version
+
+
+@contextlib.contextmanager
+def _as_found(buffers: Sequence[_Buffer]) -> Iterator[None]:
+    """Buffers that have changed since they were noted as they were then; afterwards as they are now."""
+    changed = [each for each in buffers if each.changed]
+    now = [each.tensor.clone() for each in changed]
+    try:
+        _write(changed, [each.found for each in changed])
+        yield
+    finally:
+        _write(changed, now)
+
+
+@torch.no_grad()
+def _write(buffers: Sequence[_Buffer], values: Sequence[Tensor]) -> None:
+    for buffer, value in zip(buffers, values, strict=True):
+        buffer.tensor.copy_(value)
 
 
 def _run_cached(replay: _Replay) -> list[Output]:

@@ -114,7 +114,10 @@ class Loss(nn.Module):
     def denominator(
         self, columns: Sequence[Output], labels: Tensor | None, rows: slice
     ) -> int | Tensor | dict[str, Tensor]:
-        """What the mean over slices of rows is weighted by; a tensor on the device, or the number of rows."""
+        """What the mean over slices of rows is weighted by; a tensor on the device, or the number of rows.
+
+        By component where components differ: those that a dict does not name have its key "".
+        """
         count: int = rows.stop - rows.start
         return count
 

@@ -20,6 +20,7 @@ from losskit_plugins.losses.cross_entropy import CrossEntropyLoss as CrossEntrop
 from losskit_plugins.losses.cross_multiple_negatives_ranking import (
     CrossMultipleNegativesRankingLoss as CrossMultipleNegativesRankingLoss,
 )
+from losskit_plugins.losses.csr_reconstruction import CSRReconstructionLoss as CSRReconstructionLoss
 from losskit_plugins.losses.denoising_auto_encoder import DenoisingAutoEncoderLoss as DenoisingAutoEncoderLoss
 from losskit_plugins.losses.distill_kl_div import DistillKLDivLoss as DistillKLDivLoss
 from losskit_plugins.losses.embed_distill import EmbedDistillLoss as EmbedDistillLoss
@@ -47,6 +48,7 @@ from losskit_plugins.losses.score_mse import ScoreMSELoss as ScoreMSELoss
 from losskit_plugins.losses.softmax import SoftmaxLoss as SoftmaxLoss
 from losskit_plugins.losses.triplet import TripletLoss as TripletLoss
 from losskit_plugins.wrappers.adaptive_layer import AdaptiveLayerLoss as AdaptiveLayerLoss
+from losskit_plugins.wrappers.csr import CSRLoss as CSRLoss
 from losskit_plugins.wrappers.matryoshka import MatryoshkaLoss as MatryoshkaLoss
 from losskit_plugins.wrappers.matryoshka_2d import Matryoshka2dLoss as Matryoshka2dLoss
 from losskit_plugins.wrappers.weighted_sum import WeightedSumLoss as WeightedSumLoss

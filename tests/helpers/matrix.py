@@ -43,10 +43,17 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 }
 OWN_WIDTH = "its parameters have the width of the encoder's embeddings, so these cannot be cut"
 NO_EMBEDDINGS = "it classifies pairs by a cross-encoder, which has no embeddings"
+NO_FAMILY = "no family of encoders suits both"
+RECONSTRUCTS = "it has the terms that the wrapper adds"
 REFUSED: Mapping[tuple[str, str], str] = {
     ("cross-entropy", "adaptive-layer"): NO_EMBEDDINGS,
+    ("cross-entropy", "csr"): NO_FAMILY,
     ("cross-entropy", "matryoshka"): NO_EMBEDDINGS,
     ("cross-entropy", "matryoshka-2d"): NO_EMBEDDINGS,
+    ("csr-reconstruction", "adaptive-layer"): NO_FAMILY,
+    ("csr-reconstruction", "csr"): RECONSTRUCTS,
+    ("csr-reconstruction", "matryoshka-2d"): NO_FAMILY,
+    ("denoising-auto-encoder", "csr"): NO_FAMILY,
     ("denoising-auto-encoder", "matryoshka"): OWN_WIDTH,
     ("denoising-auto-encoder", "matryoshka-2d"): OWN_WIDTH,
     ("softmax", "matryoshka"): OWN_WIDTH,
@@ -54,6 +61,8 @@ REFUSED: Mapping[tuple[str, str], str] = {
 }
 ERRORS: Mapping[str, str] = {
     NO_EMBEDDINGS: "model: expected an encoder that is dense",
+    NO_FAMILY: "model: expected an encoder that is ",
+    RECONSTRUCTS: "which reconstructs too",
     OWN_WIDTH: "whose parameters or state have the encoder's width",
 }
 """What the error says, for each reason."""
@@ -120,11 +129,11 @@ class Combination:
 
     @property
     def family(self) -> str:
-        """Of the encoder that it is tried on: dense if that is possible."""
+        """Of the encoder that it is tried on: dense if that is possible, the loss's own if nothing suits both."""
         name = self.wrapper or self.loss
         cards = [losskit.get("loss", self.loss).card, losskit.get("loss", name).card]
         shared = [family for family in cards[0].encoders if family in cards[1].encoders]
-        return min(shared, key=lambda family: family != "dense")
+        return min(shared or cards[0].encoders, key=lambda family: family != "dense")
 
     @property
     def executions(self) -> Mapping[str, Execution]:

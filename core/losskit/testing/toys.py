@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..features import token_ids
-from ..output import Output
+from ..output import Output, Tokens
 from ..protocols import Encoder, Features
 
 __all__ = ["ToyEncoder"]
@@ -32,8 +32,8 @@ class ToyEncoder(nn.Module):
     A word's token is its checksum, so texts need no vocabulary. Everything is in float64 by default.
 
     Args:
-        family: "dense" (mean of the tokens), "sparse" (their maximum, not negative), "multi-vector" (the tokens)
-            or "cross-encoder" (scores of pairs).
+        family: "dense" (mean of the tokens), "sparse" (their maximum, not negative, and if asked for what a sparse
+            auto-encoder gives beside it), "multi-vector" (the tokens) or "cross-encoder" (scores of pairs).
         dimension: of the embeddings.
         dropout: probability, in training.
         outputs: how many scores a cross-encoder gives per pair.
@@ -95,9 +95,13 @@ class ToyEncoder(nn.Module):
         hidden = self.words(ids) + self.positions.weight[: ids.shape[1]]
         layers = [torch.tanh(self.first(self.dropout(hidden)))]
         layers.append(self.second(self.dropout(layers[0])))
-        parts = {"input_ids": token_ids(features, self.padding)} if "input_ids" in needs else {}
+        parts: dict[str, Tensor | Tokens | Output] = {}
+        if "input_ids" in needs:
+            parts["input_ids"] = token_ids(features, self.padding)
         pooled = tuple(_mean(layer, mask) for layer in layers) if "layers" in needs else ()
         made = _FAMILIES[self.family](self, layers[-1], mask)
+        if self.family == "sparse" and "backbone" in needs:
+            parts |= _reconstructed(self, made, _mean(layers[-1], mask))
         return Output(made, mask if self.family == "multi-vector" else None, pooled, parts)
 
     def encode(
@@ -155,6 +159,18 @@ def _dense(toy: ToyEncoder, hidden: Tensor, mask: Tensor) -> Tensor:
 
 def _sparse(toy: ToyEncoder, hidden: Tensor, mask: Tensor) -> Tensor:
     return hidden.masked_fill(~mask[..., None], -math.inf).amax(1).relu()
+
+
+def _reconstructed(toy: ToyEncoder, codes: Tensor, backbone: Tensor) -> dict[str, Tensor]:
+    """Something for each part that a sparse auto-encoder gives."""
+    before = codes @ toy.first.weight
+    return {
+        "backbone": backbone,
+        "decoded_k": before + toy.first.bias,
+        "decoded_4k": codes @ toy.second.weight,
+        "decoded_aux": before @ toy.second.weight,
+        "decoded_k_pre_bias": before,
+    }
 
 
 def _multi_vector(toy: ToyEncoder, hidden: Tensor, mask: Tensor) -> Tensor:

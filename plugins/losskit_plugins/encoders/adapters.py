@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from losskit.output import Output
 from losskit.protocols import Encoder, Features
 
 from .backbone import requested_parts
+from .bags import join_bags, lengths_of_bags, take_bags
 from .folder import replacing
 from .inference import check_pairs, check_texts, evaluating
 from .prompts import Prompts
@@ -251,29 +251,19 @@ class StaticEmbeddingView(SentenceTransformerView):
         """How many tokens each text has."""
         if "offsets" not in features:
             return lengths(self.of_rows, features)
-        offsets, end = features["offsets"], len(features["input_ids"])
-        counts: list[int] = torch.diff(offsets, append=offsets.new_tensor([end])).tolist()
-        return counts
+        return lengths_of_bags(features)
 
     def take(self, features: Features, rows: slice | Sequence[int]) -> Features:
         """Some texts."""
         if "offsets" not in features:
             return take(self.of_rows, features, rows)
-        texts = features["input_ids"].split(self.lengths(features))
-        return self._of(features, texts[rows] if isinstance(rows, slice) else [texts[row] for row in rows])
+        return take_bags(features, rows)
 
     def join(self, features: Sequence[Features]) -> Features:
         """The texts of several features one after another."""
         if "offsets" not in features[0]:
             return join(self.of_rows, features)
-        texts = [text for each in features for text in each["input_ids"].split(self.lengths(each))]
-        return self._of(features[0], texts)
-
-    def _of(self, features: Features, texts: Sequence[Tensor]) -> Features:
-        """Like the features, of other texts."""
-        ids, offsets = features["input_ids"], features["offsets"]
-        counts = offsets.new_tensor([len(text) for text in texts])
-        return {**features, "input_ids": torch.cat([ids[:0], *texts]), "offsets": counts.cumsum(0) - counts}
+        return join_bags(features)
 
 
 class CrossEncoderView(_View):

@@ -41,12 +41,11 @@ def pad_alike(tensors: Sequence[Tensor], lists: Sequence[int], fill: float = 0) 
 
 def _places(lists: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
     """Where the items of lists stand in the flattened padded matrix, [N], and the mask of what is real, [q, n]."""
-    longest = max(lists, default=0)
-    counts = torch.tensor(lists, device=device, dtype=torch.long)
-    where = torch.arange(longest, device=device) < counts[:, None]
-    padding = longest - counts
-    before = (padding.cumsum(0) - padding).repeat_interleave(counts, output_size=sum(lists))
-    return before.add_(torch.arange(len(before), device=device)), where
+    # Formed on the host, which knows the lists: elsewhere the search may have to wait, or may not be there.
+    counts = torch.tensor(lists, device="cpu", dtype=torch.long)
+    where = torch.arange(max(lists, default=0), device="cpu") < counts[:, None]
+    places = where.view(-1).nonzero_static(size=sum(lists)).squeeze(1)
+    return places.to(device), where.to(device)
 
 
 def tuple_index(lists: Sequence[int] | None, items: int, device: torch.device) -> Tensor:

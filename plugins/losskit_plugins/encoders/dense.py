@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,10 +17,11 @@ from losskit.protocols import Encoder, Features
 
 from .adapters import SentenceTransformerView
 from .backbone import last_hidden_state, requested_parts
-from .dense_parts import Step, gather_parts, place_name
-from .head import Normalization, width_after
+from .dense_parts import Step, gather_parts
+from .head import Normalization
 from .pooling import POOLINGS, Pooling, PoolingMode
 from .transformer_encoder import Module, TransformerEncoder, check_choice, stacked, vector_similarity
+from .vector_head import VectorHead
 
 __all__ = ["DenseEncoder"]
 
@@ -100,37 +99,29 @@ class DenseEncoder(TransformerEncoder):
         parts = gather_parts(model, tokenizer, max_length, layers, trust_remote_code)
         settings = parts.settings
         super().__init__(parts.transformer, parts.tokenizer, settings, parts.run, prompts, options)
-        self.token_steps = nn.ModuleList(parts.before)
-        self.pooling = parts.pooling
-        self.steps = nn.ModuleList(_with_normalization(parts.after, normalize))
+        pooled = parts.pooling
         if pooling is not None:
-            self.pooling = Pooling(self.pooling.token_dimension, [pooling], self.pooling.include_prompt)
+            pooled = Pooling(pooled.token_dimension, [pooling], pooled.include_prompt)
+        after = _with_normalization(parts.after, normalize)
+        self.head = VectorHead(parts.before, pooled, after, next(parts.transformer.parameters()))
         self.similarity = vector_similarity(similarity, settings, default="cosine")
         self.truncate_dim: int | None = truncate_dim or settings.own.get("truncate_dim")
-        self.dimension = width_after(self.steps, self.pooling.dimension, "pooling")
-        self._place_steps()
+        self.dimension = self.head.dimension
+
+    @property
+    def pooling(self) -> Pooling:
+        """What makes one vector of tokens."""
+        return self.head.pooling
+
+    @property
+    def steps(self) -> nn.ModuleList:
+        """What comes after it."""
+        return self.head.steps
 
     @property
     def normalized(self) -> bool:
         """Whether the last step scales vectors to unit length."""
-        return len(self.steps) > 0 and isinstance(self.steps[-1], Normalization)
-
-    def preprocess(self, texts: Sequence[str], *, role: str = "text", prompt: str | None = None) -> Features:
-        """Tokenise n texts, each after its prompt.
-
-        Args:
-            texts: n of them.
-            role: "text", "query", "document", or the name of one of the prompts.
-            prompt: instead of the role's; "" means none.
-
-        Returns:
-            Tensors [n, t]; where prompts are not pooled also `prompt_length` [n].
-        """
-        prompt = self.prompts.resolve(role, prompt)
-        features = super().preprocess(texts, prompt=prompt)
-        if not self.pooling.include_prompt:
-            features["prompt_length"] = torch.full((len(texts),), self.tokenizer.prompt_length(prompt))
-        return features
+        return self.head.normalized
 
     def forward(self, features: Features, needs: Sequence[str] = ()) -> Output:
         """Embed n texts.
@@ -144,22 +135,13 @@ class DenseEncoder(TransformerEncoder):
         asked = {"output_hidden_states": True} if "layers" in needs else {}
         made = self._called(features, **asked)
         tokens = last_hidden_state(made, self.transformer)
-        layers = tuple(self._embed(layer, features) for layer in made.hidden_states) if asked else ()
-        return Output(self._embed(tokens, features), layers=layers, parts=parts)
+        layers = tuple(self.head(layer, features) for layer in made.hidden_states) if asked else ()
+        return Output(self.head(tokens, features), layers=layers, parts=parts)
 
     @classmethod
     def adapt(cls, model: Any) -> Encoder | None:
         """A view of a `SentenceTransformer`; None for anything else."""
         return SentenceTransformerView.adapt(model)
-
-    def _embed(self, tokens: Tensor, features: Features) -> Tensor:
-        """Token embeddings [n, t, d] of any layer through everything that follows the transformer."""
-        for step in self.token_steps:
-            tokens = step(tokens)
-        vectors: Tensor = self.pooling(tokens, features["attention_mask"], features.get("prompt_length"))
-        for step in self.steps:
-            vectors = step(vectors)
-        return vectors
 
     def _results(self, record: Output) -> Sequence[Tensor]:
         """Vectors, truncated."""
@@ -177,15 +159,10 @@ class DenseEncoder(TransformerEncoder):
         return "SentenceTransformer", own
 
     def _modules_after(self) -> Sequence[Module]:
-        before = [(step.kind, partial(step.write, values=place_name(tokens=True))) for step in self.token_steps]
-        after = [(step.kind, partial(step.write, values=place_name(tokens=False))) for step in self.steps]
-        return [*before, (self.pooling.kind, self.pooling.write), *after]
+        return self.head.modules_after()
 
-    def _place_steps(self) -> None:
-        """Put projections where the transformer is, in its precision."""
-        weight = next(self.transformer.parameters())
-        self.token_steps.to(weight.device, weight.dtype)
-        self.steps.to(weight.device, weight.dtype)
+    def _about_prompt(self, count: int, prompt: str) -> Features:
+        return self.head.prompt_features(count, self.tokenizer, prompt)
 
 
 def _with_normalization(steps: list[Step], normalize: bool | None) -> list[Step]:

@@ -31,23 +31,45 @@ from .backbone import (
     refuse_tokenizer,
     require_tokenizer,
 )
-from .folder import locate
+from .folder import locate, read_json
 from .head import Normalization, Projection
 from .layout import Settings, Stage, TransformerSettings, read_stages
 from .pooling import Pooling
 from .prompts import Prompts
 
-__all__ = ["DenseParts", "Step", "gather_parts", "place_name"]
+__all__ = ["DENSE", "DenseParts", "FolderForm", "Step", "gather_parts", "place_name"]
 
 ROLE_PROMPTS = {"query": "", "document": ""}
+KINDS = ("Transformer", "Pooling", "Normalize", "Dense")
 RUN = TransformerSettings("feature-extraction", output="last_hidden_state", name="token_embeddings")
 
 Step = Normalization | Projection
 
 
+@dataclass(frozen=True)
+class FolderForm:
+    """What folders of a type of model hold.
+
+    Args:
+        model_type: as they call it.
+        own: names of their further keys.
+        last: the kind of the module that stands at the end, after those of a dense encoder; "": none.
+    """
+
+    model_type: str
+    own: Sequence[str]
+    last: str = ""
+
+
+DENSE = FolderForm("SentenceTransformer", ("similarity_fn_name", "truncate_dim"))
+
+
 @dataclass
 class DenseParts:
-    """What a dense encoder is made of, as read from a folder or taken from Python."""
+    """What a dense encoder is made of, as read from a folder or taken from Python.
+
+    `last` is the module of another kind that its folder has at the end, if its form has one.
+    """
 
     transformer: PreTrainedModel
     tokenizer: Tokenizer
@@ -56,6 +78,7 @@ class DenseParts:
     after: list[Step]
     settings: Settings
     run: TransformerSettings
+    last: Stage | None = None
 
 
 def gather_parts(
@@ -64,6 +87,7 @@ def gather_parts(
     max_length: int | None,
     layers: int | None,
     trust_remote_code: bool,
+    forms: Sequence[FolderForm] = (DENSE,),
 ) -> DenseParts:
     """The parts of an encoder.
 
@@ -73,13 +97,14 @@ def gather_parts(
         max_length: overrides the tokenizer's.
         layers: how many of a folder's transformer layers to keep; None: all.
         trust_remote_code: run code that a folder brings.
+        forms: of folders that it can be read from; the first one if a folder is of another type.
 
     Raises:
         ModelError: the folder cannot be read, or holds what the encoder cannot honour.
     """
     if not isinstance(model, nn.Module):
         refuse_tokenizer(tokenizer)
-        return _read_parts(locate(model, code=trust_remote_code), max_length, layers, trust_remote_code)
+        return _read_parts(locate(model, code=trust_remote_code), max_length, layers, trust_remote_code, forms)
     if layers is not None:
         raise RecipeError("layers", expected="None with a model that is given as an object", got=repr(layers))
     own = Tokenizer(copy.deepcopy(require_tokenizer(tokenizer)), max_length)
@@ -87,9 +112,13 @@ def gather_parts(
     return DenseParts(model, own, [], pooling, [], Settings("SentenceTransformer", Prompts(ROLE_PROMPTS)), RUN)
 
 
-def _read_parts(folder: Path, max_length: int | None, layers: int | None, trust_remote_code: bool) -> DenseParts:
-    settings = Settings.read(folder, "SentenceTransformer", ("similarity_fn_name", "truncate_dim"), ROLE_PROMPTS)
-    stages = read_stages(folder, ("Transformer", "Pooling", "Normalize", "Dense"))
+def _read_parts(
+    folder: Path, max_length: int | None, layers: int | None, trust_remote_code: bool, forms: Sequence[FolderForm]
+) -> DenseParts:
+    form = _form_of(folder, forms)
+    settings = Settings.read(folder, form.model_type, form.own, ROLE_PROMPTS)
+    stages = read_stages(folder, (*KINDS, form.last) if form.last else KINDS)
+    last = _taken_off(stages, form, folder)
     home = folder if stages is None else stages[0].folder
     config = read_config(home, trust_remote_code)
     if layers is not None:
@@ -98,7 +127,24 @@ def _read_parts(folder: Path, max_length: int | None, layers: int | None, trust_
     run = RUN if stages is None else RUN.read(home)
     tokenizer = Tokenizer.read(home, config, run, max_length, trust_remote_code)
     transformer = read_transformer(home, _auto_class(config), config, trust_remote_code, may_be_new=is_pooler)
-    return DenseParts(transformer, tokenizer, before, pooling, after, settings, run)
+    return DenseParts(transformer, tokenizer, before, pooling, after, settings, run, last)
+
+
+def _form_of(folder: Path, forms: Sequence[FolderForm]) -> FolderForm:
+    """The one whose type of model the folder names."""
+    path = folder / "config_sentence_transformers.json"
+    named = read_json(path, dict).get("model_type") if path.exists() else None
+    return next((form for form in forms if form.model_type == (named or DENSE.model_type)), forms[0])
+
+
+def _taken_off(stages: list[Stage] | None, form: FolderForm, folder: Path) -> Stage | None:
+    """The module at the end that the form asks for, which then is none of the stages any more."""
+    if stages is None or not form.last:
+        return None
+    kinds = [stage.kind for stage in stages]
+    if kinds[-1] != form.last or kinds.count(form.last) > 1:
+        raise ModelError(str(folder / "modules.json"), expected=f"one {form.last}, at the end", got=", ".join(kinds))
+    return stages.pop()
 
 
 def _read_steps(folder: Path, stages: Sequence[Stage] | None) -> tuple[list[Step], Pooling, list[Step]] | None:

@@ -84,6 +84,10 @@ class TransformerEncoder(nn.Module):
         """What stands after the transformer in its folder."""
         return ()
 
+    def _about_prompt(self, count: int, prompt: str) -> Features:
+        """Features of so many items that tell of their prompt."""
+        return {}
+
     def _checked(self, texts: Sequence[Any]) -> list[Any]:
         """The items as a list.
 
@@ -115,10 +119,12 @@ class TransformerEncoder(nn.Module):
             prompt: instead of the role's; "" means none.
 
         Returns:
-            Tensors [n, t].
+            Tensors [n, t], and what else the encoder reads of a prompt.
         """
-        tokens = self._tokens(self._checked(texts), self.prompts.resolve(role, prompt))
-        return {name: tokens[name] for name in self._inputs if name in tokens}
+        items, prompt = self._checked(texts), self.prompts.resolve(role, prompt)
+        tokens = self._tokens(items, prompt)
+        found = {name: tokens[name] for name in self._inputs if name in tokens}
+        return found | self._about_prompt(len(items), prompt)
 
     def encode(
         self,

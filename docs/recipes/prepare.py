@@ -1,4 +1,5 @@
-"""Makes what the recipes of this folder read beside the data sets themselves: splits, binary labels, margins, lists.
+"""Makes what the recipes of this folder read beside the data sets themselves: splits, binary labels, margins, lists,
+titles.
 
 python docs/recipes/prepare.py DATA OUT MODEL
 
@@ -112,6 +113,8 @@ def main() -> None:
     write_lines(out / "scifact-apart-lists-train.jsonl", apart(short, test))
     write_lines(out / "snli-binary.jsonl", binary(read(data / "snli" / "dev_pairs.jsonl.gz")))
     write_lines(out / "snli-margins.jsonl", margins(read(data / "snli" / "dev_triplets.jsonl.gz"), model))
+    corpus = read(data / "scifact" / "corpus.jsonl.gz")
+    write_lines(out / "scifact-titles.jsonl", ({"title": row["title"], "abstract": row["text"]} for row in corpus))
     scored = read(data / "stsb_open" / "train.jsonl.gz")
     sentences = dict.fromkeys(text for row in scored for text in (row["sentence1"], row["sentence2"]))
     write_lines(out / "stsb-sentences.jsonl", ({"text": text} for text in sentences))

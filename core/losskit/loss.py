@@ -202,6 +202,11 @@ class Loss(nn.Module):
         return self.uses_weights
 
     @property
+    def remembers(self) -> bool:
+        """Whether `observe` changes what all processes must have alike: unless it says otherwise, if it has buffers."""
+        return any(True for _ in self.buffers(recurse=False))
+
+    @property
     def _has_card(self) -> bool:
         return getattr(type(self), "card", None) is not None
 
@@ -653,7 +658,7 @@ class Loss(nn.Module):
         self, columns: list[Output], labels: Tensor | None, alone: bool
     ) -> tuple[list[Output], Tensor | None]:
         for _, loss in self.tree() if not (alone or self.execution.gather) else ():
-            if type(loss).observe is not Loss.observe and any(True for _ in loss.buffers(recurse=False)):
+            if type(loss).observe is not Loss.observe and loss.remembers:
                 raise LossError(
                     f"{type(loss).__name__} in several processes",
                     expected="execution with gather=True, so that all remember the same",

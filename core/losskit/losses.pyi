@@ -51,6 +51,7 @@ from losskit_plugins.wrappers.adaptive_layer import AdaptiveLayerLoss as Adaptiv
 from losskit_plugins.wrappers.csr import CSRLoss as CSRLoss
 from losskit_plugins.wrappers.matryoshka import MatryoshkaLoss as MatryoshkaLoss
 from losskit_plugins.wrappers.matryoshka_2d import Matryoshka2dLoss as Matryoshka2dLoss
+from losskit_plugins.wrappers.splade import SpladeLoss as SpladeLoss
 from losskit_plugins.wrappers.weighted_sum import WeightedSumLoss as WeightedSumLoss
 
 def __getattr__(name: str) -> type: ...

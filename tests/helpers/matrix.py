@@ -39,23 +39,33 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "matryoshka": {"dims": [WIDTH, 5, 2]},
     "matryoshka-2d": {"dims": [WIDTH, 5, 2], "layers_per_step": -1, "dims_per_step": 2},
     "softmax": {"num_labels": 3},
+    "splade": {"document_regularizer_weight": 0.5, "query_regularizer_weight": 0.3, "joint_regularizer_weight": 0.2},
     "weighted-sum": {"weights": {"only": 0.5}},
 }
 OWN_WIDTH = "its parameters have the width of the encoder's embeddings, so these cannot be cut"
 NO_EMBEDDINGS = "it classifies pairs by a cross-encoder, which has no embeddings"
 NO_FAMILY = "no family of encoders suits both"
 RECONSTRUCTS = "it has the terms that the wrapper adds"
+SINGLE = "the encoder reads single texts for it, of which none are queries"
 REFUSED: Mapping[tuple[str, str], str] = {
+    ("batch-all-triplet", "splade"): SINGLE,
+    ("batch-hard-soft-margin-triplet", "splade"): SINGLE,
+    ("batch-hard-triplet", "splade"): SINGLE,
+    ("batch-semi-hard-triplet", "splade"): SINGLE,
+    ("contrastive-tension", "splade"): SINGLE,
+    ("contrastive-tension-in-batch-negatives", "splade"): SINGLE,
     ("cross-entropy", "adaptive-layer"): NO_EMBEDDINGS,
     ("cross-entropy", "csr"): NO_FAMILY,
     ("cross-entropy", "matryoshka"): NO_EMBEDDINGS,
     ("cross-entropy", "matryoshka-2d"): NO_EMBEDDINGS,
+    ("cross-entropy", "splade"): NO_FAMILY,
     ("csr-reconstruction", "adaptive-layer"): NO_FAMILY,
     ("csr-reconstruction", "csr"): RECONSTRUCTS,
     ("csr-reconstruction", "matryoshka-2d"): NO_FAMILY,
     ("denoising-auto-encoder", "csr"): NO_FAMILY,
     ("denoising-auto-encoder", "matryoshka"): OWN_WIDTH,
     ("denoising-auto-encoder", "matryoshka-2d"): OWN_WIDTH,
+    ("denoising-auto-encoder", "splade"): NO_FAMILY,
     ("softmax", "matryoshka"): OWN_WIDTH,
     ("softmax", "matryoshka-2d"): OWN_WIDTH,
 }
@@ -63,6 +73,7 @@ ERRORS: Mapping[str, str] = {
     NO_EMBEDDINGS: "model: expected an encoder that is dense",
     NO_FAMILY: "model: expected an encoder that is ",
     RECONSTRUCTS: "which reconstructs too",
+    SINGLE: "use_document_regularizer_only: expected True around a loss of single texts",
     OWN_WIDTH: "whose parameters or state have the encoder's width",
 }
 """What the error says, for each reason."""
@@ -155,7 +166,7 @@ class Combination:
         forms = loss.formats[:1] if self.wrapper else loss.formats
         made = []
         for form in forms:
-            counts = {"*": (0, 1, 3), "+": (1, 3)}.get(form.inputs[-1][-1], (1,))
+            counts = {"*": (0, 1, 3), "+": (1, 2, 3)}.get(form.inputs[-1][-1], (1,))
             for count in counts[-2:-1] if self.wrapper and len(counts) > 1 else counts:
                 made.append(random_batch(form, rows=rows, negatives=count, dimension=WIDTH))
         return made

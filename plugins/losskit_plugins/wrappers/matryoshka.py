@@ -6,9 +6,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from losskit import Card, Execution, Loss, Output, Wrapper
@@ -17,13 +18,25 @@ from losskit.loss import Value
 from losskit.math import normalize
 from losskit.wrapper import prefixed
 
-__all__ = ["MatryoshkaLoss"]
+__all__ = ["Axis", "MatryoshkaLoss", "largest"]
 
 logger = logging.getLogger("losskit")
 
+Axis = Literal["dimensions", "active"]
+
+
+def largest(embeddings: Float[Tensor, "*n d"], count: int) -> Float[Tensor, "*n d"]:
+    """The embeddings with all but their so many largest entries, by absolute value, set to 0.
+
+    >>> largest(torch.tensor([[0.5, -2.0, 1.0]]), 2)
+    tensor([[ 0., -2.,  1.]])
+    """
+    places = embeddings.detach().abs().topk(count, dim=-1, sorted=False).indices
+    return torch.zeros_like(embeddings).scatter(-1, places, embeddings.gather(-1, places))
+
 
 class MatryoshkaLoss(Wrapper):
-    """Trains an embedding so that its first dimensions serve alone.
+    """Trains an embedding so that its first dimensions, or its largest entries, serve alone.
 
     Args:
         model: the encoder.
@@ -33,6 +46,8 @@ class MatryoshkaLoss(Wrapper):
         dims_per_step: how many sizes are computed, drawn anew each training step; -1: all. Evaluation has one
             fixed draw.
         normalize: bring cut embeddings to unit length; None: if the encoder's are.
+        axis: what a size counts. "dimensions": the first ones, and all others go. "active": the largest entries of
+            each embedding, by absolute value; all others become 0, and the width stays.
         execution: how records come about.
 
     Raises:
@@ -43,7 +58,7 @@ class MatryoshkaLoss(Wrapper):
         encoders=["dense", "sparse", "multi-vector"],
         stochastic=True,
         memory="B",
-        formula="sum over sizes d of w_d loss(embedding[:d])",
+        formula="sum over sizes d of w_d loss(embedding[:d]), or loss of the d largest entries",
         citation="""@inproceedings{kusupati2022matryoshka,
   title = {Matryoshka Representation Learning},
   author = {Kusupati, Aditya and Bhatt, Gantavya and Rege, Aniket and others},
@@ -61,6 +76,7 @@ class MatryoshkaLoss(Wrapper):
         weights: tuple[float, ...] | None = None,
         dims_per_step: int = -1,
         normalize: bool | None = None,
+        axis: Axis = "dimensions",
         *,
         execution: Execution | None = None,
     ) -> None:
@@ -69,6 +85,7 @@ class MatryoshkaLoss(Wrapper):
         self.weights = None if weights is None else tuple(weights)
         self.dims_per_step = dims_per_step
         self.normalize = normalize
+        self.axis: Axis = axis
         self._check_options()
 
     def draw(self, generator: torch.Generator, sizes: Sequence[int]) -> tuple[int, ...]:
@@ -115,7 +132,7 @@ class MatryoshkaLoss(Wrapper):
     def _cut(self, embedding: Tensor, size: int) -> Tensor:
         if size >= embedding.shape[-1]:
             return embedding
-        cut = embedding[..., :size]
+        cut = embedding[..., :size] if self.axis == "dimensions" else largest(embedding, size)
         unit = self.normalize
         if unit is None:
             unit = self.model is not None and self.encoder.normalized
@@ -143,7 +160,9 @@ class MatryoshkaLoss(Wrapper):
             raise LossError(
                 f"{name}.dims_per_step", expected="a positive integer, or -1 for all", got=repr(self.dims_per_step)
             )
-        if self.loss.fixed_dimension:
+        if self.axis not in get_args(Axis):
+            raise LossError(f"{name}.axis", expected=" or ".join(get_args(Axis)), got=repr(self.axis))
+        if self.axis == "dimensions" and self.loss.fixed_dimension:
             raise LossError(
                 f"{name}.loss",
                 expected="a loss that works at any size",
@@ -152,7 +171,7 @@ class MatryoshkaLoss(Wrapper):
         dimension = None if self.model is None else self.encoder.dimension
         if dimension is not None and max(self.dims) > dimension:
             raise LossError(f"{name}.dims", expected=f"at most the encoder's {dimension}", got=repr(max(self.dims)))
-        if dimension is not None and dimension not in self.dims:
+        if self.axis == "dimensions" and dimension is not None and dimension not in self.dims:
             logger.warning(
                 "%s.dims: the encoder's %d is not among %s, so the full embedding is not trained",
                 name,

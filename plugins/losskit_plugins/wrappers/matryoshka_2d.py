@@ -11,7 +11,7 @@ from losskit import Card, Execution, Loss, Output, Wrapper
 from losskit.loss import Value
 
 from .adaptive_layer import AdaptiveLayerLoss
-from .matryoshka import MatryoshkaLoss
+from .matryoshka import Axis, MatryoshkaLoss
 
 __all__ = ["Matryoshka2dLoss"]
 
@@ -35,6 +35,7 @@ class Matryoshka2dLoss(Wrapper):
         kl_temperature: as for `adaptive-layer`.
         layer_weighting: as for `adaptive-layer`.
         kl_over: as for `adaptive-layer`.
+        axis: as for `matryoshka`.
         execution: how records come about.
 
     Raises:
@@ -72,10 +73,11 @@ class Matryoshka2dLoss(Wrapper):
         kl_temperature: float = 0.3,
         layer_weighting: Literal["uniform", "log", "linear"] = "uniform",
         kl_over: Literal["directions", "dimensions"] = "directions",
+        axis: Axis = "dimensions",
         *,
         execution: Execution | None = None,
     ) -> None:
-        sizes = MatryoshkaLoss(model, loss, dims, weights, dims_per_step, normalize)
+        sizes = MatryoshkaLoss(model, loss, dims, weights, dims_per_step, normalize, axis)
         layers = AdaptiveLayerLoss(
             model,
             sizes,

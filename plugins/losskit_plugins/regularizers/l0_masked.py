@@ -1,0 +1,54 @@
+"""FLOPS of those texts only that have too many active terms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from losskit import Card, Output
+from losskit.errors import check_number
+
+from ._sparse import Scalar, of_each
+from .flops import flops
+
+__all__ = ["L0MaskedRegularizer"]
+
+
+class L0MaskedRegularizer(nn.Module):
+    """FLOPS that leaves texts alone once they are sparse enough.
+
+    Args:
+        threshold: texts with at most so many active terms count as 0, and get no gradient.
+
+    Raises:
+        LossError: a threshold below 0.
+    """
+
+    card = Card(
+        encoders=["sparse"],
+        row_wise=False,
+        memory="B V",
+        formula="sum_j (mean_i e_ij [|e_i|_0 > threshold])^2",
+        citation="""@misc{shen2025exploring,
+  title = {Exploring $\\\\ell_0$ Sparsification for Inference-free Sparse Retrievers},
+  author = {Shen, Xinjie and Geng, Zhichao and Yang, Yang},
+  year = {2025},
+  eprint = {2504.14839},
+  archivePrefix = {arXiv}
+}""",
+        relations=["flops with the same threshold."],
+    )
+
+    def __init__(self, threshold: float = 150) -> None:
+        super().__init__()
+        check_number(f"{type(self).__name__}.threshold", threshold, "0 or more")
+        self.threshold = threshold
+
+    def forward(self, queries: Output | None, documents: Output) -> Scalar:
+        """The penalty on the documents, and on queries if there are any."""
+        return of_each(lambda embeddings: flops(embeddings, threshold=self.threshold), queries, documents)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"threshold": self.threshold}

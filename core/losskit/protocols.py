@@ -108,7 +108,8 @@ class Similarity(Protocol):
     transformed vectors; tiled scoring then runs as fused matrix products. `pairwise_each(a, others)`: as
     `pairwise` with two or more others, to [n, k], at less cost. `highest`: that of an item with itself, where
     it is the same for all and none is higher; distances are what a similarity lacks to it. `bound`: what its
-    absolute value never exceeds.
+    absolute value never exceeds. `pooled`, True where the similarity of a pair depends on all items of `b`: then
+    losses call it once for all candidates of a row.
     """
 
     def __call__(self, a: Output, b: Output) -> Tensor:
@@ -122,7 +123,11 @@ class Similarity(Protocol):
 
 @runtime_checkable
 class Regularizer(Protocol):
-    """A penalty on embeddings."""
+    """A penalty on embeddings.
+
+    Optional: `observe(queries, documents)`, called once in each training forward before the penalty, without
+    gradients and with the texts of all processes; what it keeps are buffers.
+    """
 
     def __call__(self, queries: Output | None, documents: Output) -> Tensor:
         """A scalar."""

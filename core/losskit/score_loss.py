@@ -210,6 +210,11 @@ class ScoreLoss(Loss):
         raise NotImplementedError(f"{type(self).__name__}.per_document")
 
     @property
+    def row_wise(self) -> bool:
+        """No with a similarity of pairs that depends on the other documents of the batch."""
+        return super().row_wise and not getattr(self.scorer, "pooled", False)
+
+    @property
     def _by_document(self) -> bool:
         return type(self).per_document is not ScoreLoss.per_document
 

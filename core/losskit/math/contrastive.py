@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import LossError
 from ..output import Output
 from ..protocols import Similarity
 from .once import differentiable_once
@@ -35,11 +36,14 @@ class Block:
         columns: a record of m candidates.
         adjust: what is added to a tile of logits [t, m], given the tile (without gradient) and its rows as a
             slice; minus infinity removes a candidate. Constant with respect to the gradient.
+        turned: whether the candidates are the queries and the rows the documents, of a similarity that tells
+            them apart.
     """
 
     rows: Output
     columns: Output
     adjust: Adjust | None = None
+    turned: bool = False
 
 
 def softmax_cross_entropy(
@@ -184,8 +188,7 @@ def _called(
     if whole(similarity):
         everything = slice(0, targets.shape[0])
         return _called_tile(blocks, targets, weights, similarity, scale, everything)
-    records = [record for block in blocks for record in (block.rows, block.columns)]
-    tensors = [promoted(tensor) for record in records for tensor in record.tensors()]
+    tensors = [promoted(tensor) for record in _records(blocks).values() for tensor in record.tensors()]
     learned = [scale] if isinstance(scale, Tensor) else []
     value: Tensor = _Called.apply(blocks, targets, weights, similarity, scale, *tensors, *learned)  # type: ignore[no-untyped-call]
     return value
@@ -201,14 +204,32 @@ def _called_tile(
 ) -> Tensor:
     """The weighted cross-entropy of a tile, differentiable."""
     tiles: list[Tensor] = []
-    for block in blocks:
-        # Cut by items: a record's own indexing counts tuples.
-        rows = replace(block.rows, lists=None)[part]
-        tile = similarity(rows, block.columns) * scale
+    for block, scores in zip(blocks, _scores(blocks, similarity, part), strict=True):
+        tile = scores * scale
         tiles.append(tile if block.adjust is None else tile + block.adjust(tile.detach(), part).detach())
     logits = torch.cat(tiles, dim=1)
     chosen = logits.gather(1, targets[part, None]).squeeze(1)
     return (weights[part] * (logits.logsumexp(1) - chosen)).sum()
+
+
+def _scores(blocks: Sequence[Block], similarity: Similarity, part: slice) -> list[Tensor]:
+    """The similarities of rows `part` in each block; a pooled one is called once for all blocks of the same rows."""
+    # Cut by items: a record's own indexing counts tuples.
+    rows = [replace(block.rows, lists=None)[part] for block in blocks]
+    if not getattr(similarity, "pooled", False):
+        return [
+            similarity(block.columns, each).T if block.turned else similarity(each, block.columns)
+            for block, each in zip(blocks, rows, strict=True)
+        ]
+    if any(block.turned or block.rows is not blocks[0].rows for block in blocks):
+        raise LossError(
+            f"a similarity among all candidates, {type(similarity).__name__}",
+            expected="a loss that compares anchors with documents",
+            got="one that compares documents too",
+            fix="choose another similarity, or leave the other directions out",
+        )
+    columns = [replace(block.columns, lists=None) for block in blocks]
+    return list(similarity(rows[0], Output.cat(columns)).split([each.items for each in columns], 1))
 
 
 class _Called(torch.autograd.Function):
@@ -227,20 +248,20 @@ class _Called(torch.autograd.Function):
         ctx.needed = ctx.needs_input_grad[5:]
         leaves = [t.detach().requires_grad_(need) for t, need in zip(tensors, ctx.needed, strict=True)]
         rest = iter(leaves)
-        around = [Block(_around(block.rows, rest), _around(block.columns, rest), block.adjust) for block in blocks]
+        around = _around(blocks, rest)
         factor = next(rest, scale)
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
-        totals = [torch.zeros_like(leaf) for leaf in wanted]
         value = leaves[0].new_zeros(())
-        candidates = sum(block.columns.items for block in blocks)
-        for part in row_tiles(targets.shape[0], candidates, leaves[0].element_size()):
+        parts = row_tiles(targets.shape[0], sum(block.columns.items for block in blocks), leaves[0].element_size())
+        totals = () if len(parts) == 1 else tuple(torch.zeros_like(leaf) for leaf in wanted)
+        for part in parts:
             with torch.enable_grad():
                 loss = _called_tile(around, targets, weights, similarity, factor, part)
             value += loss.detach()
-            gradients = torch.autograd.grad(loss, wanted, allow_unused=True) if wanted else ()
-            for total, gradient in zip(totals, gradients, strict=True):
-                if gradient is not None:
-                    total += gradient
+            gradients = torch.autograd.grad(loss, wanted, materialize_grads=True) if wanted else ()
+            for total, gradient in zip(totals, gradients, strict=False):
+                total += gradient
+            totals = totals or gradients
         ctx.save_for_backward(*totals)
         return value
 
@@ -251,5 +272,14 @@ class _Called(torch.autograd.Function):
         return *(None,) * 5, *(next(rest) * upstream if need else None for need in ctx.needed)
 
 
-def _around(record: Output, tensors: Iterator[Tensor]) -> Output:
-    return record.with_tensors([next(tensors) for _ in record.tensors()])
+def _records(blocks: Sequence[Block]) -> dict[int, Output]:
+    """The records of blocks, each once."""
+    return {id(record): record for block in blocks for record in (block.rows, block.columns)}
+
+
+def _around(blocks: Sequence[Block], tensors: Iterator[Tensor]) -> list[Block]:
+    """The blocks with their records around other tensors."""
+    made = {
+        key: record.with_tensors([next(tensors) for _ in record.tensors()]) for key, record in _records(blocks).items()
+    }
+    return [replace(block, rows=made[id(block.rows)], columns=made[id(block.columns)]) for block in blocks]

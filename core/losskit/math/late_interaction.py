@@ -96,6 +96,8 @@ def _matrix(top_k: int | None, a: Tensor, a_mask: Tensor | None, b: Tensor, b_ma
 
 def _prepared(a: Tensor, b: Tensor, b_mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """Tokens in float32 at least, each as a row; documents without places get one, which does not count."""
+    if b is a:  # torch.compile takes no tensor twice
+        b, b_mask = b.view_as(b), None if b_mask is None else b_mask.view_as(b_mask)
     if not b.shape[1]:
         b, b_mask = functional.pad(b, (0, 0, 0, 1)), b.new_zeros(b.shape[0], 1, dtype=torch.bool)
     return promoted(a).contiguous(), promoted(b).contiguous(), b_mask

@@ -108,6 +108,9 @@ def found_scores(
         products, *squares = _Found.apply(find, kernel, *_pair(vectors, rows, columns))  # type: ignore[no-untyped-call]
         found: Tensor = products if kernel is None else kernel(products, *squares)
         return found
+    if getattr(similarity, "pooled", False):  # among other columns the pairs that are found would be other pairs
+        scores = similarity(rows, columns)
+        return scores.gather(1, find(scores.detach().clone(), slice(0, rows.items)))
     places = torch.cat([find(scores, part) for part, scores in tiles(rows, columns, similarity)])
     return pairwise(rows, [columns[each] for each in places.unbind(1)])
 

@@ -86,7 +86,7 @@ class InBatch:
 
     def doc_to_query(self) -> Block:
         """Each positive with all anchors, its own among them."""
-        return Block(self.row_positives, self.anchors)
+        return Block(self.row_positives, self.anchors, turned=True)
 
     def doc_to_doc(self) -> Block:
         """Each positive with the documents of other tuples."""

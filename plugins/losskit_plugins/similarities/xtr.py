@@ -30,7 +30,7 @@ class XTRSimilarity:
     card = Card(
         encoders=["multi-vector"],
         memory="tile",
-        formula="mean of those max_j a_i b_j that are among the top k of query token i with the tokens of all documents",
+        formula="mean of the max_j a_i b_j that are among the top k of query token i with tokens of any document",
         citation="""@inproceedings{lee2023rethinking,
   title = {Rethinking the Role of Token Retrieval in Multi-Vector Retrieval},
   author = {Lee, Jinhyuk and Dai, Zhuyun and Duddu, Sai Meher Karthik and Lei, Tao and Naim, Iftekhar and

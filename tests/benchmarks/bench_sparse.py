@@ -70,10 +70,10 @@ def theirs_pooled(pooling: str, model: nn.Module) -> Callable[[dict[str, Tensor]
 
 
 def ours_pooled(pooling: str, model: nn.Module) -> Callable[[dict[str, Tensor]], Tensor]:
-    from losskit_plugins.encoders.vocabulary_head import VocabularyHead
+    from losskit_plugins.encoders.splade_pooling import SpladePooling
 
-    head = VocabularyHead(model, pooling)
-    return lambda features: head(features, features["attention_mask"])
+    pool = SpladePooling(pooling)
+    return lambda features: pool(model, features, features["attention_mask"])
 
 
 def head(pooling: str, tokens: int, provider: str, batch: int) -> Step:

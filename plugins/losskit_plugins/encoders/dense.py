@@ -17,8 +17,8 @@ from losskit.protocols import Encoder, Features
 
 from .adapters import SentenceTransformerView
 from .backbone import last_hidden_state, requested_parts
-from .dense_parts import Step, gather_parts
-from .head import Normalization
+from .dense_parts import gather_parts
+from .head import with_normalization
 from .pooling import POOLINGS, Pooling, PoolingMode
 from .transformer_encoder import Module, TransformerEncoder, check_choice, stacked, vector_similarity
 from .vector_head import VectorHead
@@ -102,7 +102,7 @@ class DenseEncoder(TransformerEncoder):
         pooled = parts.pooling
         if pooling is not None:
             pooled = Pooling(pooled.token_dimension, [pooling], pooled.include_prompt)
-        after = _with_normalization(parts.after, normalize)
+        after = with_normalization(parts.after, normalize)
         self.head = VectorHead(parts.before, pooled, after, next(parts.transformer.parameters()))
         self.similarity = vector_similarity(similarity, settings, default="cosine")
         self.truncate_dim: int | None = truncate_dim or settings.own.get("truncate_dim")
@@ -163,11 +163,3 @@ class DenseEncoder(TransformerEncoder):
 
     def _about_prompt(self, count: int, prompt: str) -> Features:
         return self.head.prompt_features(count, self.tokenizer, prompt)
-
-
-def _with_normalization(steps: list[Step], normalize: bool | None) -> list[Step]:
-    """The steps with or without normalisation at the end."""
-    ends = bool(steps) and isinstance(steps[-1], Normalization)
-    if normalize is None or normalize == ends:
-        return steps
-    return [*steps, Normalization()] if normalize else steps[:-1]

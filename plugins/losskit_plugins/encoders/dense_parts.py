@@ -32,12 +32,12 @@ from .backbone import (
     require_tokenizer,
 )
 from .folder import locate, read_json
-from .head import Normalization, Projection
+from .head import Normalization, Projection, read_step
 from .layout import Settings, Stage, TransformerSettings, read_stages
 from .pooling import Pooling
 from .prompts import Prompts
 
-__all__ = ["DENSE", "DenseParts", "FolderForm", "Step", "gather_parts", "place_name"]
+__all__ = ["DENSE", "DenseParts", "FolderForm", "Step", "auto_class", "gather_parts", "place_name"]
 
 ROLE_PROMPTS = {"query": "", "document": ""}
 KINDS = ("Transformer", "Pooling", "Normalize", "Dense")
@@ -126,7 +126,7 @@ def _read_parts(
     before, pooling, after = _read_steps(folder, stages) or ([], _default_pooling(config), [])
     run = RUN if stages is None else RUN.read(home)
     tokenizer = Tokenizer.read(home, config, run, max_length, trust_remote_code)
-    transformer = read_transformer(home, _auto_class(config), config, trust_remote_code, may_be_new=is_pooler)
+    transformer = read_transformer(home, auto_class(config), config, trust_remote_code, may_be_new=is_pooler)
     return DenseParts(transformer, tokenizer, before, pooling, after, settings, run, last)
 
 
@@ -154,14 +154,9 @@ def _read_steps(folder: Path, stages: Sequence[Stage] | None) -> tuple[list[Step
     at = [index for index, stage in enumerate(stages) if stage.kind == "Pooling"]
     if len(at) != 1:
         raise ModelError(str(folder / "modules.json"), expected="one Pooling", got=str(len(at)))
-    before = [_read_step(stage, tokens=True) for stage in stages[1 : at[0]]]
-    after = [_read_step(stage, tokens=False) for stage in stages[at[0] + 1 :]]
+    before = [read_step(stage, place_name(tokens=True)) for stage in stages[1 : at[0]]]
+    after = [read_step(stage, place_name(tokens=False)) for stage in stages[at[0] + 1 :]]
     return before, Pooling.read(stages[at[0]]), after
-
-
-def _read_step(stage: Stage, *, tokens: bool) -> Step:
-    kinds = {step.kind: step for step in (Normalization, Projection)}
-    return kinds[stage.kind].read(stage, place_name(tokens))
 
 
 def place_name(tokens: bool) -> str:
@@ -173,7 +168,7 @@ def _default_pooling(config: PretrainedConfig) -> Pooling:
     return Pooling(hidden_size(config), ["last-token" if is_causal(config) else "mean"])
 
 
-def _auto_class(config: PretrainedConfig) -> Any:
+def auto_class(config: PretrainedConfig) -> Any:
     """The class of transformers that loads the part which encodes.
 
     Raises:

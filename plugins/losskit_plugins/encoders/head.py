@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from safetensors import SafetensorError
@@ -15,7 +15,15 @@ from losskit.errors import ModelError
 from .folder import require_safetensors, write_json
 from .layout import Stage, refuse_unknown
 
-__all__ = ["Normalization", "Projection", "activation_from", "name_of_activation", "width_after"]
+__all__ = [
+    "Normalization",
+    "Projection",
+    "activation_from",
+    "name_of_activation",
+    "read_step",
+    "width_after",
+    "with_normalization",
+]
 
 NAMES = ("module_input_name", "module_output_name")
 
@@ -122,6 +130,17 @@ class Projection(nn.Module):
         save_file(weights, stage.folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def read_step(stage: Stage, values: str) -> Normalization | Projection:
+    """What a module of a model folder does with vectors.
+
+    Args:
+        stage: where, of one of the two kinds.
+        values: what it must work on, "sentence_embedding" or "token_embeddings".
+    """
+    step: type[Normalization] | type[Projection] = Normalization if stage.kind == Normalization.kind else Projection
+    return step.read(stage, values)
+
+
 def width_after(steps: Iterable[nn.Module], width: int, place: str) -> int:
     """The width of vectors that went through all steps.
 
@@ -141,6 +160,16 @@ def width_after(steps: Iterable[nn.Module], width: int, place: str) -> int:
                 )
             width = step.out_features
     return width
+
+
+def with_normalization(
+    steps: Sequence[Normalization | Projection], normalize: bool | None
+) -> list[Normalization | Projection]:
+    """The steps with or without normalisation at the end; None: as they are."""
+    ends = bool(steps) and isinstance(steps[-1], Normalization)
+    if normalize is None or normalize == ends:
+        return list(steps)
+    return [*steps, Normalization()] if normalize else list(steps[:-1])
 
 
 def activation_from(name: str, culprit: str) -> nn.Module:

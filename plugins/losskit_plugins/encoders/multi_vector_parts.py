@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
-from transformers import AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from losskit.errors import ModelError, RecipeError
 
 from .backbone import Tokenizer, hidden_size, is_pooler, read_config, read_transformer, refuse_tokenizer
-from .dense_parts import ROLE_PROMPTS, RUN, Step, gather_parts, place_name
+from .dense_parts import ROLE_PROMPTS, RUN, Step, auto_class, gather_parts, place_name
 from .folder import locate, read_json
-from .head import Normalization, Projection
-from .layout import Settings, Stage, TransformerSettings, read_stages
+from .head import Normalization, Projection, read_step
+from .layout import Settings, TransformerSettings, read_stages
 from .scoring_mask import ScoringMask
 
 __all__ = ["MODEL_TYPE", "MultiVectorParts", "gather_multi_vector_parts"]
@@ -109,8 +108,8 @@ def _read(
     run = SETTINGS.read(home)
     tokenizer = Tokenizer.read(home, config, run, max_length, trust_remote_code)
     mask = ScoringMask.read(stages[1 + at[0]], tokenizer, words)
-    steps = [_read_step(stage) for stage in stages[1:] if stage.kind != ScoringMask.kind]
-    transformer = read_transformer(home, AutoModel, config, trust_remote_code, may_be_new=is_pooler)
+    steps = [read_step(stage, place_name(tokens=True)) for stage in stages[1:] if stage.kind != ScoringMask.kind]
+    transformer = read_transformer(home, auto_class(config), config, trust_remote_code, may_be_new=is_pooler)
     _require_width(dimension, steps)
     return MultiVectorParts(transformer, tokenizer, steps, mask, at[0], settings, run)
 
@@ -137,12 +136,6 @@ def _begin(
     run = replace(parts.run, own=SETTINGS.own)
     at = len(steps)
     return MultiVectorParts(parts.transformer, parts.tokenizer, [*steps, Normalization()], mask, at, settings, run)
-
-
-def _read_step(stage: Stage) -> Step:
-    kind: Any = Projection if stage.kind == Projection.kind else Normalization
-    step: Step = kind.read(stage, place_name(tokens=True))
-    return step
 
 
 def _require_width(dimension: int | None, steps: list[Step]) -> None:

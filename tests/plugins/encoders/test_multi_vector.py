@@ -21,8 +21,6 @@ from losskit.execution.run import encode
 from losskit.features import can_share, join, take
 from losskit.output import Tokens
 from losskit.protocols import Encoder
-from losskit_plugins.encoders.dense import DenseEncoder
-from losskit_plugins.encoders.head import Projection
 from losskit_plugins.encoders.multi_vector import MultiVectorEncoder
 
 PROMPTS = {"query": "fox: ", "document": "mat: ", "title": "dog "}
@@ -312,9 +310,10 @@ def test_a_plain_folder_gets_a_new_projection(plain_folder, texts, st) -> None:
 
 
 def test_a_dense_encoder_loses_its_pooling_and_keeps_its_projection(plain_folder, tmp_path, texts, st) -> None:
-    dense = DenseEncoder(plain_folder("bert"), normalize=True, prompts=PROMPTS)
-    dense.steps.insert(0, Projection(16, 7, bias=True, activation=nn.Tanh()))
-    dense.save(tmp_path / "dense")
+    modules = st.sentence_transformer.modules
+    stack = [modules.Transformer(str(plain_folder("bert"))), modules.Pooling(16), modules.Dense(16, 7)]
+    dense = st.SentenceTransformer(modules=[*stack, modules.Normalize()], prompts=PROMPTS, device="cpu")
+    dense.save_pretrained(str(tmp_path / "dense"))
     encoder, theirs = MultiVectorEncoder(tmp_path / "dense"), opened(st, tmp_path / "dense")
     same(theirs, encoder, texts)
     assert encoder.dimension == 7

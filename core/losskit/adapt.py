@@ -150,7 +150,7 @@ class CompiledEncoder:
 
 
 _OPTIONAL = {
-    *("take", "join", "lengths", "decode", "get_config_dict"),
+    *("take", "join", "lengths", "decode", "get_config_dict", "count_active"),
     *("padding", "transformer", "tokenizer", "max_length"),
 }
 

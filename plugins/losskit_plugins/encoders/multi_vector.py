@@ -19,6 +19,7 @@ from losskit.errors import ModelError, RecipeError
 from losskit.output import Output
 from losskit.protocols import Encoder, Features
 
+from .adapters import MultiVectorEncoderView
 from .backbone import hidden_size, last_hidden_state, requested_parts
 from .dense_parts import place_name
 from .head import Normalization, width_after
@@ -171,8 +172,8 @@ class MultiVectorEncoder(TransformerEncoder):
 
     @classmethod
     def adapt(cls, model: Any) -> Encoder | None:
-        """It adopts nothing foreign."""
-        return None
+        """A view of a `MultiVectorEncoder`; None for anything else."""
+        return MultiVectorEncoderView.adapt(model)
 
     def _scoring(self, features: Features) -> Tensor:
         """Which tokens count; those that another encoder tokenised count as those of a document."""

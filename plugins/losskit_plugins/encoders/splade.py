@@ -12,6 +12,7 @@ from losskit.card import Card
 from losskit.output import Output
 from losskit.protocols import Encoder, Features
 
+from .adapters import SparseEncoderView
 from .backbone import requested_parts
 from .sparse_transformer import SparseTransformerEncoder
 from .splade_parts import check_pooling, gather_splade_parts
@@ -117,8 +118,8 @@ class SpladeEncoder(SparseTransformerEncoder):
 
     @classmethod
     def adapt(cls, model: Any) -> Encoder | None:
-        """It adopts nothing foreign."""
-        return None
+        """A view of a `SparseEncoder`; None for anything else."""
+        return SparseEncoderView.adapt(model)
 
     def _modules_after(self) -> Sequence[Module]:
         return [(self.pooling.kind, self.pooling.write)]

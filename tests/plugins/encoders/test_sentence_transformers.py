@@ -361,15 +361,3 @@ def test_a_projection_with_every_option_is_written_as_that_library_reads_it(plai
     encoder.save(tmp_path / "m")
     same(opened(st, tmp_path / "m"), encoder, texts)
     assert DenseEncoder(tmp_path / "m").dimension == 12
-
-
-@pytest.mark.parametrize("name", ["SparseEncoder", "MultiVectorEncoder"])
-def test_models_of_other_families_are_not_taken_for_dense(st, name):
-    base = getattr(st, name)
-
-    class Bare(base):
-        def __init__(self):
-            torch.nn.Module.__init__(self)
-
-    with pytest.raises(LossError, match=f"a model of class {name}: expected SentenceTransformer or CrossEncoder"):
-        losskit.build("multiple-negatives-ranking", Bare())

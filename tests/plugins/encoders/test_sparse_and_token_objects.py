@@ -1,0 +1,313 @@
+"""`SparseEncoder` and `MultiVectorEncoder` objects of sentence-transformers seen as encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_array
+from torch import nn
+from transformers import BertForMaskedLM, BertModel
+
+import losskit
+from losskit import Direct, GradCache
+from losskit.adapt import view
+from losskit.batch import preprocess
+from losskit.errors import LossError
+from losskit.protocols import Encoder
+from losskit_plugins.encoders.adapters import MultiVectorEncoderView, SparseEncoderView
+from losskit_plugins.evaluation import Pairs, evaluate
+
+from .conftest import TEXTS, bert_config
+
+PROMPTS = {"query": "a quick cat: ", "document": "the lazy dog: "}
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.3}
+
+
+class Objects:
+    """Tiny objects of each kind, the same each time."""
+
+    def __init__(self, folder: Path, tokenizer: Any, st: Any) -> None:
+        self.folder, self.tokenizer, self.st = folder, tokenizer, st
+        torch.manual_seed(1)
+        for name, kind in (("plain", BertModel), ("masked", BertForMaskedLM)):
+            kind(bert_config(len(tokenizer), **NO_DROPOUT)).save_pretrained(folder / name)
+            tokenizer.save_pretrained(folder / name)
+
+    def transformer(self, name: str = "plain", **options: Any) -> Any:
+        return self.st.base.modules.Transformer(str(self.folder / name), **options)
+
+    def splade(self) -> Any:
+        return self.st.SparseEncoder(str(self.folder / "masked"), device="cpu", prompts=PROMPTS)
+
+    def inference_free(self) -> Any:
+        modules = self.st.sparse_encoder.modules
+        weights = torch.linspace(0.5, 2.0, len(self.tokenizer))
+        router = self.st.base.modules.Router.for_query_document(
+            [modules.SparseStaticEmbedding(self.tokenizer, weight=weights)],
+            [self.transformer("masked", transformer_task="fill-mask"), modules.SpladePooling("max")],
+        )
+        return self.st.SparseEncoder(modules=[router], similarity_fn_name="dot", device="cpu")
+
+    def csr(self, hidden: int = 24, k: int = 4, k_aux: int = 6) -> Any:
+        modules = self.st.sparse_encoder.modules
+        torch.manual_seed(2)
+        code = modules.SparseAutoEncoder(16, hidden_dim=hidden, k=k, k_aux=k_aux, dead_threshold=2)
+        pooling = self.st.sentence_transformer.modules.Pooling(16)
+        return self.st.SparseEncoder(modules=[self.transformer(), pooling, code], device="cpu")
+
+    def multi_vector(self, attend: bool = False) -> Any:
+        torch.manual_seed(3)
+        expansion = {"strategy": "fixed", "length": 10, "attend": attend, "token": "[UNK]"}
+        modules = self.st.base.modules
+        names = {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}
+        return self.st.MultiVectorEncoder(
+            modules=[
+                self.transformer(query_expansion=expansion),
+                modules.Dense(16, 8, bias=False, activation_function=nn.Identity(), **names),
+                self.st.multi_vector_encoder.modules.MultiVectorMask(["dogs", ","]),
+                modules.Normalize(**names),
+            ],
+            prompts=PROMPTS,
+            device="cpu",
+        )
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory, word_piece: Any, st: Any) -> Objects:
+    return Objects(tmp_path_factory.mktemp("objects"), word_piece, st)
+
+
+KINDS = ["splade", "inference_free", "csr", "multi_vector"]
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def as_dense(vectors: Any) -> np.ndarray:
+    return vectors.toarray() if isinstance(vectors, csr_array) else np.asarray(vectors)
+
+
+@each_kind
+def test_is_adopted(kind: str, objects: Objects) -> None:
+    model = getattr(objects, kind)()
+    seen = view(model)
+    assert isinstance(seen, Encoder)
+    assert seen.model is model
+    expected = {
+        "splade": ("sparse", "dot", len(objects.tokenizer), False),
+        "inference_free": ("sparse", "dot", len(objects.tokenizer), False),
+        "csr": ("sparse", "dot", 24, False), "multi_vector": ("multi-vector", "maxsim", 8, True),
+    }[kind]  # fmt: skip
+    assert (seen.family, seen.similarity, seen.dimension, seen.normalized) == expected
+    loss = losskit.build("multiple-negatives-ranking", model)
+    assert loss.model is model
+    assert type(loss.encoder) is (MultiVectorEncoderView if kind == "multi_vector" else SparseEncoderView)
+
+
+def test_the_mean_of_maxsim_has_another_name_there(objects: Objects) -> None:
+    model = objects.multi_vector()
+    model.similarity_fn_name = "meanmaxsim"
+    assert view(model).similarity == "mean-maxsim"
+
+
+@each_kind
+def test_encodes_as_the_object_does(kind: str, objects: Objects, texts: list[str]) -> None:
+    model = getattr(objects, kind)().train()
+    seen = view(model)
+    calls = {"query": model.encode_query, "document": model.encode_document}
+    for role, call in calls.items():
+        theirs, ours = call(texts), seen.encode(texts, role=role)
+        assert len(theirs) == len(texts)
+        for theirs_i, ours_i in zip(theirs, ours if isinstance(ours, list) else as_dense(ours), strict=True):
+            expected = theirs_i.to_dense() if theirs_i.is_sparse else theirs_i
+            np.testing.assert_allclose(ours_i, expected.numpy(), atol=1e-6)
+    if kind != "inference_free":
+        theirs, ours = model.encode(texts[0], prompt="mat: "), seen.encode(texts[:1], prompt="mat: ")
+        expected = theirs.to_dense() if theirs.is_sparse else theirs
+        np.testing.assert_allclose(ours[0] if isinstance(ours, list) else as_dense(ours)[0], expected, atol=1e-6)
+
+
+@each_kind
+def test_leaves_modes_as_they_were(kind: str, objects: Objects, texts: list[str]) -> None:
+    model = getattr(objects, kind)().train()
+    model[-1].eval()
+    modes = [module.training for module in model.modules()]
+    seen = view(model)
+    seen.encode(texts, role="query")
+    seen(seen.preprocess(texts, role="document"))
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_nothing_is_encoded_to_nothing(objects: Objects) -> None:
+    assert view(objects.splade()).encode([]).shape == (0, len(objects.tokenizer))
+    assert view(objects.multi_vector()).encode([], role="query") == []
+
+
+@each_kind
+@pytest.mark.parametrize("role", ["query", "document"])
+def test_forward_is_what_encode_gives(kind: str, role: str, objects: Objects, texts: list[str]) -> None:
+    seen = view(getattr(objects, kind)().eval())
+    features = seen.preprocess(texts, role=role)
+    keys = dict(features)
+    record = seen(features)
+    assert features.keys() == keys.keys()
+    expected = seen.encode(texts, role=role)
+    if kind != "multi_vector":
+        np.testing.assert_allclose(record.embedding.detach().numpy(), as_dense(expected), atol=1e-6)
+        return
+    for vectors, mask, each in zip(record.embedding.detach(), record.mask, expected, strict=True):
+        np.testing.assert_allclose(vectors[mask].numpy(), each, atol=1e-6)
+        assert not vectors[~mask].any()
+
+
+@pytest.mark.parametrize("attend", [False, True])
+def test_expanded_positions_count(attend: bool, objects: Objects, texts: list[str]) -> None:
+    seen = view(objects.multi_vector(attend=attend))
+    queries, documents = (seen.preprocess(texts, role=role) for role in ("query", "document"))
+    assert (queries["task"], documents["task"]) == ("query", "document")
+    real = documents["attention_mask"].sum(1).tolist()
+    assert seen.lengths(documents) == real
+    assert seen.lengths(queries) == [max(10, length) for length in seen(queries).mask.sum(1).tolist()]
+    assert "task" not in seen.preprocess(texts)
+
+
+def differentiated(loss: Any, model: Any, columns: list[list[str]]) -> tuple[float, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    features = preprocess(loss, columns, inputs=["anchor", "positive"])
+    value = loss(features, None)
+    value = sum(value.values()) if isinstance(value, dict) else value
+    value.backward()
+    return value.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@each_kind
+@pytest.mark.parametrize("execution", [Direct(tokens=30), GradCache(mini_batch_size=2)], ids=["tokens", "grad-cache"])
+def test_executions_agree(kind: str, execution: Any, objects: Objects) -> None:
+    model = getattr(objects, kind)().double().train()
+    name = {"name": "csr", "loss": "multiple-negatives-ranking"} if kind == "csr" else "multiple-negatives-ranking"
+    columns = [TEXTS, TEXTS[1:] + TEXTS[:1]]
+    value, gradients = differentiated(losskit.build(name, model, execution=Direct(merge=False)), model, columns)
+    assert max(gradient.abs().max() for gradient in gradients.values()) > 0
+    if kind == "csr":
+        model[2].stats_last_nonzero.zero_()
+    found, others = differentiated(losskit.build(name, model, execution=execution), model, columns)
+    assert found == pytest.approx(value, rel=1e-10)
+    assert others.keys() == gradients.keys()
+    for key, gradient in gradients.items():
+        torch.testing.assert_close(others[key], gradient, rtol=1e-8, atol=1e-10)
+
+
+def test_roles_never_share_a_forward(objects: Objects) -> None:
+    for kind, kept in (("inference_free", "task"), ("multi_vector", "task")):
+        model = getattr(objects, kind)()
+        loss = losskit.build("multiple-negatives-ranking", model, execution=Direct())
+        tasks: list[str] = []
+        model.register_forward_pre_hook(lambda module, args, tasks=tasks, kept=kept: tasks.append(args[0][kept]))
+        loss(preprocess(loss, [TEXTS, TEXTS], inputs=["anchor", "positive"]), None)
+        assert tasks == ["query", "document"]
+
+
+PARTS = {
+    "backbone": "sentence_embedding_backbone", "decoded_k": "decoded_embedding_k", "decoded_4k": "decoded_embedding_4k",
+    "decoded_aux": "decoded_embedding_aux", "decoded_k_pre_bias": "decoded_embedding_k_pre_bias",
+}  # fmt: skip
+
+
+class TestAutoEncoder:
+    def test_gives_its_reconstructions(self, objects: Objects, texts: list[str]) -> None:
+        model = objects.csr().train()
+        model[2].stats_last_nonzero.fill_(9)
+        seen = view(model)
+        features = seen.preprocess(texts)
+        record = seen(features, [*PARTS, "input_ids"])
+        expected = model.eval()(dict(features))
+        assert expected["decoded_embedding_aux"].abs().max() > 0
+        for part, key in PARTS.items():
+            torch.testing.assert_close(record.parts[part], expected[key])
+        assert record.parts["input_ids"].values.shape == features["input_ids"].shape
+        assert set(seen(features, ["backbone"]).parts) == {"backbone"}
+
+    def test_without_an_auxiliary_one(self, objects: Objects, texts: list[str]) -> None:
+        seen = view(objects.csr(k_aux=0))
+        assert set(seen(seen.preprocess(texts), list(PARTS)).parts) == {*PARTS} - {"decoded_aux"}
+
+    def test_layers_stand_before_it(self, objects: Objects, texts: list[str]) -> None:
+        seen = view(objects.csr().eval())
+        record = seen(seen.preprocess(texts), ["layers"])
+        assert len(record.layers) == 3
+        torch.testing.assert_close(record.layers[-1], record.embedding)
+        assert seen.auto_encoder.stats_last_nonzero.eq(0).all()
+
+    def test_counts_steps_not_forwards(self, objects: Objects) -> None:
+        for execution in (Direct(merge=False), Direct(), GradCache(mini_batch_size=2)):
+            model = objects.csr().train()
+            loss = losskit.build({"name": "csr", "loss": "multiple-negatives-ranking"}, model, execution=execution)
+            columns = [TEXTS, TEXTS[1:] + TEXTS[:1]]
+            codes = loss.encoder.encode(TEXTS, role="query").toarray()
+            for step in (1, 2, 3):
+                differentiated(loss, model, columns)
+                expected = [1 if (codes[:, latent] > 1e-5).any() else step for latent in range(24)]
+                assert model[2].stats_last_nonzero.tolist() == expected
+            with torch.no_grad():
+                loss(preprocess(loss, columns, inputs=["anchor", "positive"]), None)
+            loss.model.eval()
+            differentiated(loss, model, columns)
+            assert model[2].stats_last_nonzero.tolist() == expected
+
+    def test_refuses_more_latents_than_there_are(self, objects: Objects) -> None:
+        with pytest.raises(LossError, match="k of the SparseAutoEncoder: expected at most a quarter of its 24 latents"):
+            view(objects.csr(k=7))
+
+    @pytest.mark.parametrize("kind", ["splade", "inference_free"])
+    def test_refuses_reconstructions_of_a_model_without_one(
+        self, kind: str, objects: Objects, texts: list[str]
+    ) -> None:
+        seen = view(getattr(objects, kind)())
+        with pytest.raises(LossError, match="decoded_k of the SparseEncoder: expected a SparseAutoEncoder among its m"):
+            seen(seen.preprocess(texts, role="document"), ["decoded_k"])
+
+
+@pytest.mark.parametrize("kind", ["splade", "inference_free"])
+def test_refuses_layers_of_terms(kind: str, objects: Objects, texts: list[str]) -> None:
+    seen = view(getattr(objects, kind)())
+    with pytest.raises(LossError, match="layers"):
+        seen(seen.preprocess(texts, role="document"), ["layers"])
+
+
+def test_refuses_layers_of_tokens(objects: Objects, texts: list[str]) -> None:
+    seen = view(objects.multi_vector())
+    with pytest.raises(LossError, match="needs of the loss: expected some of input_ids of this encoder, got 'layers'"):
+        seen(seen.preprocess(texts), ["layers"])
+
+
+@each_kind
+def test_is_evaluated(kind: str, objects: Objects) -> None:
+    seen = view(getattr(objects, kind)())
+    found = evaluate(seen, Pairs(TEXTS, [[text] for text in TEXTS], [[]] * len(TEXTS)))
+    if kind == "csr":
+        assert found["active-dims-query"] == found["active-dims-document"]
+        assert 0 < found["active-dims-query"] <= 4
+    assert 0 < found["mrr@10"] <= 1
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+def test_activity_is_what_the_object_says(objects: Objects, texts: list[str], st: Any) -> None:
+    model = objects.splade()
+    stats = [model.sparsity(encode(texts)) for encode in (model.encode_query, model.encode_document)]
+    found = evaluate(view(model), Pairs(texts, [[text] for text in texts], [[]] * len(texts)))
+    assert [found["active-dims-query"], found["active-dims-document"]] == [
+        pytest.approx(each["active_dims"]) for each in stats
+    ]
+    assert found["sparsity"] == pytest.approx(np.mean([each["sparsity_ratio"] for each in stats]), abs=1e-6)
+
+
+@each_kind
+def test_is_saved_and_loaded(kind: str, objects: Objects, tmp_path: Path, texts: list[str]) -> None:
+    seen = view(getattr(objects, kind)())
+    seen.save(tmp_path / "m")
+    again: Callable[..., Any] = type(seen).load(tmp_path / "m").encode
+    for ours, theirs in zip(again(texts, role="document"), seen.encode(texts, role="document"), strict=True):
+        np.testing.assert_allclose(as_dense(ours), as_dense(theirs), atol=1e-6)

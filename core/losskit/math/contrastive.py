@@ -187,7 +187,7 @@ def _called(
     """Tiles by calling the similarity."""
     if whole(similarity):
         everything = slice(0, targets.shape[0])
-        return _called_tile(blocks, targets, weights, similarity, scale, everything)
+        return _called_tile(blocks, targets, weights.detach(), similarity, scale, everything)
     tensors = [promoted(tensor) for record in _records(blocks).values() for tensor in record.tensors()]
     learned = [scale] if isinstance(scale, Tensor) else []
     value: Tensor = _Called.apply(blocks, targets, weights, similarity, scale, *tensors, *learned)  # type: ignore[no-untyped-call]

@@ -90,7 +90,7 @@ class InBatch:
 
     def doc_to_doc(self) -> Block:
         """Each positive with the documents of other tuples."""
-        return Block(self.row_positives, self.documents, self._without_own(self.documents.items))
+        return Block(self.row_positives, self.documents, self._without_own(self.documents.items), turned=True)
 
     def positive_to_positive(self, adjust: Adjust | None = None) -> Block:
         """Each positive with those of other tuples."""

@@ -35,7 +35,7 @@ OPTIONS = {
         "all-directions": on_tokens(ranking(directions=DIRECTIONS), weights=True),
         "lists": on_tokens(ranking(similarity="mean-maxsim", scale=9.0), lists=("positive", "negative"), weights=True),
         "hard": on_tokens(ranking(hardness_mode="all_negatives", hardness_strength=0.5)),
-        "retrieved": on_tokens(ranking(similarity=XTR)),
+        "retrieved": on_tokens(ranking(similarity=XTR, scale=1.0)),
         "retrieved-mega-batch": on_tokens({"name": "mega-batch-margin", "similarity": XTR}),
         "retrieved-margins": on_tokens({"name": "margin-mse", "similarity": XTR}),
         "retrieved-distribution": on_tokens({"name": "distill-kl-div", "similarity": XTR}),
@@ -75,7 +75,7 @@ def maxsim(query, document):
 
 
 def in_loops(batch, directions, scale):
-    """mean over i of log sum exp(scale s) - scale s_ii; the query of a pair is the anchor, where there is one."""
+    """mean over i of log sum exp(scale s) - scale s_ii; to a positive the others are the queries."""
     anchors, positives, *negatives = batch
     losses = []
     for i in range(ROWS):
@@ -88,7 +88,7 @@ def in_loops(batch, directions, scale):
         if "doc_to_query" in directions:
             scores += [maxsim((anchors, j), (positives, i)) for j in range(ROWS)]
         if "doc_to_doc" in directions:
-            scores += [maxsim((positives, i), (column, j)) for column in batch[1:] for j in others]
+            scores += [maxsim((column, j), (positives, i)) for column in batch[1:] for j in others]
         losses.append(torch.stack(scores).mul(scale).logsumexp(0) - scale * positive)
     return sum(losses) / ROWS
 

@@ -82,6 +82,12 @@ CASES = [
     ("MultipleNegativesRankingLoss", 4, None, lambda lib: {"scale": 5.0, "directions": DIRECTIONS}),
     ("MultipleNegativesRankingLoss", 3, None, lambda lib: {"scale": 0.5, "similarity_fct": util.dot_score}),
     ("MultipleNegativesRankingLoss", 3, None, lambda lib: {"scale": 2.0, "similarity_fct": bilinear}),
+    (
+        "MultipleNegativesRankingLoss",
+        4,
+        None,
+        lambda lib: {"scale": 2.0, "similarity_fct": bilinear, "directions": DIRECTIONS},
+    ),
     ("MultipleNegativesRankingLoss", 2, None, lambda lib: {"directions": BOTH, "partition_mode": "per_direction"}),
     (
         "MultipleNegativesRankingLoss",
@@ -370,12 +376,6 @@ def test_denoising(folder, tie):
 # Deliberate differences: (class, case) -> the original and ours.
 
 
-def asymmetric_similarity():
-    options = {"scale": 1.0, "similarity_fct": bilinear, "directions": BOTH}
-    pair = (lib.MultipleNegativesRankingLoss(None, **options) for lib in (original, compat))
-    return tuple(lambda loss=loss: on(loss, embeddings(2)) for loss in pair)
-
-
 def error(attempt):
     """The name of what it raises, or nothing."""
     try:
@@ -449,7 +449,6 @@ DIFFERENCES = {
     ("AdaptiveLayerLoss", "cached-losses"): cached_losses,
     ("AdaptiveLayerLoss", "foreign-wrappers"): foreign_wrappers,
     ("DistillKLDivLoss", "single-candidates"): single_candidates,
-    ("MultipleNegativesRankingLoss", "asymmetric-similarity"): asymmetric_similarity,
     ("all", "type-errors"): type_errors,
     ("all with gradient caching", "static-embeddings"): static_embeddings,
 }

@@ -29,6 +29,7 @@ TYPES = {
     "Router": "sentence_transformers.base.modules.router.Router",
     "SpladePooling": f"{SPARSE}.splade_pooling.SpladePooling",
     "SparseStaticEmbedding": f"{SPARSE}.sparse_static_embedding.SparseStaticEmbedding",
+    "SparseAutoEncoder": f"{SPARSE}.sparse_auto_encoder.SparseAutoEncoder",
     "StaticEmbedding": "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding",
 }
 """Names of module kinds as 6.2 writes them; folders of other versions use other paths to the same class names."""

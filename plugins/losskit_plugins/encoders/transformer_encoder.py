@@ -68,6 +68,11 @@ class TransformerEncoder(nn.Module):
     def forward(self, features: Features, needs: Sequence[str] = ()) -> Output:
         """Encode n items."""
 
+    def _inferred(self, features: Features) -> Output:
+        """The record that `encode` reads, in evaluation mode and without gradients."""
+        record: Output = self(features)
+        return record
+
     @abstractmethod
     def _results(self, record: Output) -> Sequence[Any]:
         """What `encode` makes of the record of a batch: one result per item, on the CPU."""
@@ -153,7 +158,7 @@ class TransformerEncoder(nn.Module):
         device = next(self.parameters()).device
 
         def run(batch: list[Any]) -> Sequence[Any]:
-            return self._results(self(move(self.preprocess(batch, role=role, prompt=prompt), device)))
+            return self._results(self._inferred(move(self.preprocess(batch, role=role, prompt=prompt), device)))
 
         with evaluating(self):
             results = in_batches(items, run, length=_length, batch_size=batch_size, progress=progress)

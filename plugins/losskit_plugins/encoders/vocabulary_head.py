@@ -144,8 +144,8 @@ class _Sum(torch.autograd.Function):
     @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         tokens, weight, bias = ctx.saved_tensors
-        of_tokens, of_weight, of_bias = (torch.zeros_like(each) for each in (tokens, weight, gradient[0]))
         by_term = promoted(gradient).T
+        of_tokens, of_weight, of_bias = (torch.zeros_like(promoted(each)) for each in (tokens, weight, gradient[0]))
         texts = torch.arange(len(gradient), device=tokens.device)
         texts = texts.repeat_interleave(torch.tensor(ctx.counts, device=tokens.device))
         for part in _slices(len(tokens), TOKENS):
@@ -153,10 +153,13 @@ class _Sum(torch.autograd.Function):
             for terms in _slices(len(weight), _terms_at_a_time(some)):
                 derivatives = by_term[terms].index_select(1, texts[part])
                 derivatives /= _steepness(_logits(some, weight, bias, terms), ctx.times)
+                of_bias[terms] += derivatives.sum(1)
+                derivatives = derivatives.to(weight.dtype)
                 of_weight[terms] += inner_products(derivatives, some.T)
                 of_tokens[part] += inner_products(derivatives.T, weight[terms].T)
-                of_bias[terms] += derivatives.sum(1)
-        return of_tokens, None, of_weight, of_bias if ctx.needs_input_grad[3] else None, None
+        results = (of_tokens, None, of_weight, of_bias, None)
+        wanted = zip(results, ctx.needs_input_grad, strict=True)
+        return tuple(each.to(weight.dtype) if each is not None and want else None for each, want in wanted)
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:

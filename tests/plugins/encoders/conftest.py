@@ -12,12 +12,16 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
+    BertForMaskedLM,
     BertForSequenceClassification,
     BertModel,
     DistilBertConfig,
+    DistilBertForMaskedLM,
     DistilBertModel,
     GPT2Config,
     GPT2Model,
+    MobileBertConfig,
+    MobileBertForMaskedLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -95,6 +99,22 @@ ARCHITECTURES = {
         DistilBertConfig(vocab_size=120, dim=16, n_layers=2, n_heads=2, hidden_dim=24, max_position_embeddings=48)
     ),
     "gpt2": lambda: GPT2Model(GPT2Config(vocab_size=300, n_embd=16, n_layer=2, n_head=2, n_positions=48)),
+    "masked-bert": lambda: BertForMaskedLM(bert_config()),
+    "masked-distilbert": lambda: DistilBertForMaskedLM(
+        DistilBertConfig(vocab_size=120, dim=16, n_layers=2, n_heads=2, hidden_dim=24, max_position_embeddings=48)
+    ),
+    "masked-mobilebert": lambda: MobileBertForMaskedLM(  # whose logits are no product with its output embeddings
+        MobileBertConfig(
+            vocab_size=120,
+            hidden_size=16,
+            embedding_size=8,
+            intra_bottleneck_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=24,
+            max_position_embeddings=48,
+        )
+    ),
     "classifier": lambda: BertForSequenceClassification(bert_config(num_labels=1)),
     "classifier3": lambda: BertForSequenceClassification(bert_config(num_labels=3)),
 }

@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import nn
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -165,3 +167,61 @@ def edit_json() -> Callable[..., None]:
         path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
 
     return edit
+
+
+ROLE_PROMPTS = {"query": "a quick cat: ", "document": "the lazy dog: "}
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.3}
+
+
+class Objects:
+    """Tiny `SparseEncoder` and `MultiVectorEncoder` objects, the same each time."""
+
+    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase, st: ModuleType) -> None:
+        self.folder, self.tokenizer, self.st = folder, tokenizer, st
+        torch.manual_seed(1)
+        for name, kind in (("plain", BertModel), ("masked", BertForMaskedLM)):
+            kind(bert_config(len(tokenizer), **NO_DROPOUT)).save_pretrained(folder / name)
+            tokenizer.save_pretrained(folder / name)
+
+    def transformer(self, name: str = "plain", **options: Any) -> Any:
+        return self.st.base.modules.Transformer(str(self.folder / name), **options)
+
+    def splade(self) -> Any:
+        return self.st.SparseEncoder(str(self.folder / "masked"), device="cpu", prompts=ROLE_PROMPTS)
+
+    def inference_free(self) -> Any:
+        modules = self.st.sparse_encoder.modules
+        weights = torch.linspace(0.5, 2.0, len(self.tokenizer))
+        router = self.st.base.modules.Router.for_query_document(
+            [modules.SparseStaticEmbedding(self.tokenizer, weight=weights)],
+            [self.transformer("masked", transformer_task="fill-mask"), modules.SpladePooling("max")],
+        )
+        return self.st.SparseEncoder(modules=[router], similarity_fn_name="dot", device="cpu")
+
+    def csr(self, hidden: int = 24, k: int = 4, k_aux: int = 6) -> Any:
+        modules = self.st.sparse_encoder.modules
+        torch.manual_seed(2)
+        code = modules.SparseAutoEncoder(16, hidden_dim=hidden, k=k, k_aux=k_aux)
+        pooling = self.st.sentence_transformer.modules.Pooling(16)
+        return self.st.SparseEncoder(modules=[self.transformer(), pooling, code], device="cpu")
+
+    def multi_vector(self, attend: bool = False) -> Any:
+        torch.manual_seed(3)
+        expansion = {"strategy": "fixed", "length": 10, "attend": attend, "token": "[UNK]"}
+        modules = self.st.base.modules
+        names = {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}
+        return self.st.MultiVectorEncoder(
+            modules=[
+                self.transformer(query_expansion=expansion),
+                modules.Dense(16, 8, bias=False, activation_function=nn.Identity(), **names),
+                self.st.multi_vector_encoder.modules.MultiVectorMask(["dogs", ","]),
+                modules.Normalize(**names),
+            ],
+            prompts=ROLE_PROMPTS,
+            device="cpu",
+        )
+
+
+@pytest.fixture(scope="session")
+def objects(tmp_path_factory: pytest.TempPathFactory, word_piece: PreTrainedTokenizerBase, st: ModuleType) -> Objects:
+    return Objects(tmp_path_factory.mktemp("objects"), word_piece, st)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import BertForSequenceClassification, BertModel, PreTrainedTokenizerBase
+from transformers import BertForSequenceClassification, BertModel, PreTrainedTokenizerBase, TrainerCallback
 
 import losskit
 from losskit import Card, Direct, Format, GradCache, Loss, LossError
@@ -63,18 +64,30 @@ def reranker(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Any:
     return CrossEncoder(str(folder), device="cpu")
 
 
-def train(model: Any, loss: nn.Module, data: Dataset, folder: Path) -> Mapping[str, torch.Tensor]:
-    from sentence_transformers import CrossEncoder, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+FAMILIES = {
+    "SentenceTransformer": "sentence_transformer",
+    "CrossEncoder": "cross_encoder",
+    "SparseEncoder": "sparse_encoder",
+    "MultiVectorEncoder": "multi_vector_encoder",
+}
 
-    reranks = isinstance(model, CrossEncoder)
-    arguments = CrossEncoderTrainingArguments if reranks else SentenceTransformerTrainingArguments
-    trainer = CrossEncoderTrainer if reranks else SentenceTransformerTrainer
-    args = arguments(
+
+def train(
+    model: Any,
+    loss: nn.Module,
+    data: Dataset,
+    folder: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+    **options: Any,
+) -> Mapping[str, torch.Tensor]:
+    name = type(model).__name__
+    family = importlib.import_module(f"sentence_transformers.{FAMILIES[name]}")
+    args = getattr(family, f"{name}TrainingArguments")(
         str(folder / "out"), per_device_train_batch_size=4, max_steps=3, learning_rate=0.05, report_to="none",
-        save_strategy="no", use_cpu=True, seed=3, disable_tqdm=True, max_grad_norm=1e9, optim="sgd",
+        save_strategy="no", use_cpu=True, seed=3, disable_tqdm=True, max_grad_norm=1e9, optim="sgd", **options,
     )  # fmt: skip
-    trainer(model=model, args=args, train_dataset=data, loss=loss).train()
+    trainer = getattr(family, f"{name}Trainer")
+    trainer(model=model, args=args, train_dataset=data, loss=loss, callbacks=list(callbacks)).train()
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from losskit import Direct, Execution, GradCache, LossError, build
+from losskit.testing import ToyEncoder
 
 pytestmark = pytest.mark.multiprocess
 
@@ -183,6 +184,35 @@ def ragged(rank: int) -> dict[str, Any]:
     return found
 
 
+XTR = {"name": "xtr", "top_k": 7}
+LATE: dict[str, tuple[Any, Tensor | None]] = {
+    "maxsim": (MNRL | ALL, None),
+    "retrieved": (MNRL | {"similarity": XTR}, None),
+    "retrieved margins": ({"name": "margin-mse", "similarity": XTR}, torch.linspace(-1, 1, 8, dtype=torch.float64)),
+}
+
+
+def tokens(rows: slice) -> list[dict[str, Any]]:
+    """Queries, documents and negatives, each as wide as its longest text."""
+    cut = [part(column(sum(ROWS), width, width), rows) for width in (5, 14, 9)]
+    longest = [int(each["attention_mask"].sum(1).max()) for each in cut]
+    return [{key: value[:, :width] for key, value in each.items()} for each, width in zip(cut, longest, strict=True)]
+
+
+def late(rank: int) -> dict[str, Any]:
+    """Losses by late interaction, of texts that are not equally long on both ranks."""
+    rows = slice(0, ROWS[0]) if rank == 0 else slice(ROWS[0], sum(ROWS))
+    found = {}
+    for case, (expression, labels) in LATE.items():
+        own_labels = None if labels is None else labels[rows]
+        for execution in (Direct(gather=True), Direct(gather=True, rows=2), GradCache(gather=True, mini_batch_size=2)):
+            model = ToyEncoder("multi-vector", WIDTH, seed=0)
+            del model.head  # which only a cross-encoder reads
+            loss = DistributedDataParallel(build(expression, model, execution=execution))
+            found[case, repr(execution)] = gradients(loss(tokens(rows), own_labels), model)
+    return found
+
+
 def _work(rank: int, task: Callable[[int], Any], folder: str) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", RANK=str(rank), WORLD_SIZE="2", GLOO_SOCKET_IFNAME="lo")
     torch.set_num_threads(1)
@@ -256,6 +286,17 @@ def test_ragged_columns_are_gathered() -> None:
     for found in on_two(ragged):
         for (name, execution), gradient in found.items():
             assert_same(gradient, wanted[name], (name, execution))
+
+
+@pytest.mark.quick
+def test_late_interaction_is_gathered() -> None:
+    wanted = {}
+    for case, (expression, labels) in LATE.items():
+        model = ToyEncoder("multi-vector", WIDTH, seed=0)
+        wanted[case] = gradients(build(expression, model)(tokens(slice(0, sum(ROWS))), labels), model)
+    for found in on_two(late):
+        for (case, execution), gradient in found.items():
+            assert_same(gradient, wanted[case], (case, execution))
 
 
 @pytest.mark.quick

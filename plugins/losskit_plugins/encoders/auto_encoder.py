@@ -156,12 +156,8 @@ class SparseAutoEncoder(nn.Module):
         """[n, hidden] before anything is dropped, and how the vectors were scaled for them."""
         scale = None
         if self.normalize:
-            mean = vectors.mean(1, keepdim=True)
-            vectors = vectors - mean
-            # Unlike std() it has a gradient where all entries are equal.
-            length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-            scale = _Scale(length / math.sqrt(max(1, self.input_dim - 1)), mean)
-            vectors = vectors / (scale.deviation + EPSILON)
+            scale = _Scale(*torch.std_mean(vectors, 1, keepdim=True))
+            vectors = (vectors - scale.mean) / (scale.deviation + EPSILON)
         products = _product(vectors - promoted(self.pre_bias), promoted(self.weight))
         return products + promoted(self.latent_bias), scale
 

@@ -212,19 +212,6 @@ def too_few_latents():
     return partial(made, Theirs), partial(made, SparseAutoEncoder)
 
 
-def constant_embeddings():
-    from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder as Theirs
-
-    vectors = torch.full((2, 4), 0.5, dtype=torch.float64, requires_grad=True)
-    torch.manual_seed(0)
-    theirs = Theirs(4, 16, 3, k_aux=0, normalize=True).double()
-    ours = SparseAutoEncoder(4, 16, 3, 0, True).double()
-    return (
-        lambda: differentiate(theirs({"sentence_embedding": vectors})["decoded_embedding_k"].sum(), [vectors]),
-        lambda: differentiate(ours(vectors, ["decoded_k"])[1]["decoded_k"].sum(), [vectors]),
-    )
-
-
 def half_precision():
     theirs, ours = both(torch.bfloat16)
 
@@ -275,7 +262,6 @@ def alone():
 
 
 DIFFERENCES = {
-    ("CSRLoss", "constant-embeddings"): constant_embeddings,
     ("CSRLoss", "dead-latents"): dead_latents,
     ("CSRLoss", "half-precision"): half_precision,
     ("CSRLoss", "inner-losses"): inner_losses,

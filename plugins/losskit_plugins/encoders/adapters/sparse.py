@@ -14,14 +14,12 @@ from losskit.modes import in_evaluation
 from losskit.output import Output
 from losskit.protocols import Encoder, Features
 
+from ..auto_encoder import count_active
 from ..inference import check_texts
 from .vectors import VectorView
 from .view import loaded
 
 __all__ = ["SparseEncoderView"]
-
-ACTIVE = 1e-5
-"""What an entry of a code exceeds that counts as active there."""
 
 
 class SparseEncoderView(VectorView):
@@ -82,8 +80,7 @@ class SparseEncoderView(VectorView):
 
     def count_active(self, embeddings: Sequence[Tensor]) -> None:
         """Count a step of a training which gave these codes, each [n, latents]."""
-        active = torch.stack([(codes.detach() > ACTIVE).any(0) for codes in embeddings]).any(0)
-        self.auto_encoder.stats_last_nonzero.masked_fill_(active, 0).add_(1)
+        count_active(self.auto_encoder.stats_last_nonzero, embeddings)
 
     def encode(
         self,

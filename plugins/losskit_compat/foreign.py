@@ -62,7 +62,7 @@ class ForeignLoss(Loss):
         """With a model that returns its features, in the module and all that holds the encoder inside it."""
         encoder = self.model
         held = [each for each in self.module.modules() if each._modules.get("model") is encoder]
-        if not held:
+        if encoder is None or not held:
             raise LossError(
                 f"{type(self.module).__name__} inside a modifier",
                 expected="a module whose encoder is its child `model`",

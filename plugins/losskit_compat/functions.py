@@ -48,6 +48,14 @@ NAMES = {
     "TripletDistanceMetric.MANHATTAN": "manhattan",
     "BatchHardTripletLossDistanceFunction.cosine_distance": "cosine",
     "BatchHardTripletLossDistanceFunction.euclidean_distance": "euclidean",
+    "colbert_scores": "maxsim",
+    "colbert_scores_pairwise": "maxsim",
+    "colbert_kd_scores": "maxsim",
+    "mean_colbert_scores": "mean-maxsim",
+    "mean_colbert_scores_pairwise": "mean-maxsim",
+    "mean_colbert_kd_scores": "mean-maxsim",
+    "xtr_scores": "xtr",
+    "xtr_kd_scores": "xtr",
 }
 """The registered similarity that each of the functions means."""
 
@@ -66,6 +74,8 @@ PLACES = (
     "sentence_transformers.util",
     "sentence_transformers.sentence_transformer.losses",
     "losskit_compat.sentence_transformer.losses",
+    "sentence_transformers.multi_vector_encoder.scoring",
+    "losskit_compat.multi_vector_encoder.scoring",
 )
 """Modules that hold them, looked at if they are loaded."""
 

@@ -1,0 +1,1 @@
+"""The incumbent's family of multi-vector encoders."""

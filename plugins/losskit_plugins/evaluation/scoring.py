@@ -93,6 +93,12 @@ class Scorer:
                 got=f"one for {', '.join(spec.card.encoders)}",
             )
         similarity: Similarity = spec.load()()
+        if getattr(similarity, "pooled", False):
+            raise ModelError(
+                f"similarity {spec.name!r} of the evaluated encoder",
+                expected="one that compares a query with a document alone, whatever the other documents",
+                fix="evaluate with maxsim, or another for token vectors",
+            )
         return similarity
 
     def _count(self, texts: Sequence[str], role: str, vectors: csr_array) -> None:

@@ -185,3 +185,9 @@ def test_refuses_a_similarity_of_another_family():
         match="similarity 'cosine' of the evaluated encoder: expected one for encoders of the family multi-vector, got",
     ):
         evaluate(encoder, ScoredPairs(["a", "a"], ["a", "a"], [0.0, 1.0]))
+
+
+def test_refuses_a_similarity_that_looks_at_all_documents_at_once():
+    encoder = SimpleNamespace(family="multi-vector", similarity="xtr", encode=lambda texts, **_: [np.ones((1, 2))])
+    with pytest.raises(ModelError, match="similarity 'xtr' of the evaluated encoder: expected one that compares a que"):
+        evaluate(encoder, ScoredPairs(["a", "a"], ["a", "a"], [0.0, 1.0]))

@@ -37,6 +37,15 @@ class TestCandidates:
         expected = sorted(range(len(TEXTS)), key=lambda place: -scores[place])[:6]
         assert candidates(encoder, QUERIES[:1], TEXTS, 6) == [expected]
 
+    @pytest.mark.parametrize("cells", [1, 1000, 1 << 22])
+    def test_of_a_multi_vector_encoder(self, monkeypatch, cells):
+        monkeypatch.setattr(embedded, "CELLS", cells)
+        encoder = ToyEncoder("multi-vector", seed=0)
+        documents = encoder.encode(TEXTS)
+        for query, found in zip(encoder.encode(QUERIES), candidates(encoder, QUERIES, TEXTS, 6), strict=True):
+            scores = [sum(max(token @ other for other in document) for token in query) for document in documents]
+            assert found == sorted(range(len(TEXTS)), key=lambda place: -scores[place])[:6]
+
     def test_of_equal_similarities_come_in_the_order_of_the_corpus(self):
         assert candidates(ToyEncoder(seed=0), ["a"], ["b", "a", "b", "a", "a"], 4) == [[1, 3, 4, 0]]
 

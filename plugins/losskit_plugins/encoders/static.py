@@ -34,7 +34,7 @@ __all__ = ["StaticEncoder"]
 
 
 class StaticEncoder(nn.Module):
-    """One vector per text, the mean of its tokens' vectors: no transformer, hundreds of times faster.
+    """One vector per text, the mean of its tokens' vectors: an embedding bag, without a transformer.
 
     Options that are None are what the model folder says.
 

@@ -13,9 +13,18 @@ from losskit.saved import load
 from losskit_plugins.encoders.adapters import SentenceTransformerView
 from losskit_plugins.encoders.cross_encoder import CrossEncoder
 from losskit_plugins.encoders.dense import DenseEncoder
+from losskit_plugins.encoders.multi_vector import MultiVectorEncoder
+from losskit_plugins.encoders.static import StaticEncoder
+
+ENCODERS = {
+    "cross-encoder": CrossEncoder,
+    "dense": DenseEncoder,
+    "multi-vector": MultiVectorEncoder,
+    "static": StaticEncoder,
+}
 
 
-@pytest.mark.parametrize(("name", "cls"), [("dense", DenseEncoder), ("cross-encoder", CrossEncoder)])
+@pytest.mark.parametrize(("name", "cls"), ENCODERS.items(), ids=list(ENCODERS))
 def test_it_is_registered_with_its_card(name: str, cls: type) -> None:
     spec = get("encoder", name)
     assert (spec.status, spec.problem, spec.class_name) == ("ok", None, cls.__name__)
@@ -37,7 +46,7 @@ def test_a_recipe_cannot_name_another_pooling(plain_folder) -> None:
         build({"name": "dense", "model": str(plain_folder("bert")), "pooling": "avg"}, kind="encoder")
 
 
-@pytest.mark.parametrize("name", ["dense", "cross-encoder"])
+@pytest.mark.parametrize("name", ["dense", "cross-encoder", "multi-vector"])
 def test_a_recipe_cannot_trust_code(name: str, plain_folder) -> None:
     with pytest.raises(RecipeError, match="trust_remote_code"):
         build({"name": name, "model": str(plain_folder("bert")), "trust_remote_code": True}, kind="encoder")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -18,8 +19,7 @@ def lengths_of_bags(features: Features) -> list[int]:
     >>> lengths_of_bags({"input_ids": torch.tensor([5, 7, 6]), "offsets": torch.tensor([0, 2, 2])})
     [2, 0, 1]
     """
-    offsets, end = features["offsets"], len(features["input_ids"])
-    counts: list[int] = torch.diff(offsets, append=offsets.new_tensor([end])).tolist()
+    counts: list[int] = _counts(features).tolist()
     return counts
 
 
@@ -29,18 +29,29 @@ def split_bags(features: Features) -> Sequence[Tensor]:
 
 
 def take_bags(features: Features, rows: slice | Sequence[int]) -> Features:
-    """Some texts."""
-    texts = split_bags(features)
-    return _of(features, texts[rows] if isinstance(rows, slice) else [texts[row] for row in rows])
+    """Some texts.
+
+    >>> bags = {"input_ids": torch.tensor([5, 7, 6]), "offsets": torch.tensor([0, 2, 2])}
+    >>> take_bags(bags, [2, 0])
+    {'input_ids': tensor([6, 5, 7]), 'offsets': tensor([0, 1])}
+    """
+    ids, offsets = features["input_ids"], features["offsets"]
+    picked = rows if isinstance(rows, slice) else torch.tensor(rows, dtype=torch.long, device=offsets.device)
+    counts = _counts(features)[picked]
+    begins = counts.cumsum(0) - counts
+    shifts = torch.repeat_interleave(offsets[picked] - begins, counts)
+    places = shifts + torch.arange(len(shifts), device=shifts.device)
+    return {**features, "input_ids": ids[places], "offsets": begins}
 
 
 def join_bags(features: Sequence[Features]) -> Features:
     """The texts of several features one after another."""
-    return _of(features[0], [text for each in features for text in split_bags(each)])
+    ids = [each["input_ids"] for each in features]
+    starts = accumulate(map(len, ids[:-1]), initial=0)
+    offsets = [each["offsets"] + start for each, start in zip(features, starts, strict=True)]
+    return {**features[0], "input_ids": torch.cat(ids), "offsets": torch.cat(offsets)}
 
 
-def _of(features: Features, texts: Sequence[Tensor]) -> Features:
-    """Like the features, of other texts."""
-    ids, offsets = features["input_ids"], features["offsets"]
-    counts = offsets.new_tensor([len(text) for text in texts])
-    return {**features, "input_ids": torch.cat([ids[:0], *texts]), "offsets": counts.cumsum(0) - counts}
+def _counts(features: Features) -> Tensor:
+    offsets = features["offsets"]
+    return torch.diff(offsets, append=offsets.new_tensor([len(features["input_ids"])]))

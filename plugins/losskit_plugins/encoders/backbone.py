@@ -130,6 +130,7 @@ class Tokenizer:
         *,
         max_length: int | None = None,
         full: bool = False,
+        special: bool = True,
     ) -> dict[str, Tensor]:
         """Texts, or pairs of texts, to padded and truncated tensors [n, t].
 
@@ -138,6 +139,7 @@ class Tokenizer:
             others: the second of each pair; None: there are no pairs.
             max_length: the most tokens; None: as the tokenizer has it.
             full: pad to as many instead of to the longest.
+            special: put the tokens around it that the tokenizer puts around texts.
 
         Raises:
             DataError: there are none, for no transformer takes an empty batch.
@@ -151,6 +153,7 @@ class Tokenizer:
                 padding="max_length" if full else True,
                 truncation="longest_first",
                 max_length=max_length,
+                add_special_tokens=special,
                 return_attention_mask=True,
                 return_tensors="pt",
             )

@@ -43,8 +43,11 @@ PARTS_OF_A_MODEL = (
     "*processor_config.json",
     "onnx",
     "openvino",
+    "router_config.json",
     "[0-9]_*",
     "[0-9][0-9]_*",
+    "query_[0-9]_*",
+    "document_[0-9]_*",
 )
 """What a saved model consists of: replaced by the next one, while anything else in the folder stays."""
 

@@ -15,7 +15,16 @@ from losskit.errors import ModelError
 from .folder import inside, read_json, write_json
 from .prompts import Prompts
 
-__all__ = ["Settings", "Stage", "TransformerSettings", "read_stages", "refuse_unknown", "write_stages"]
+__all__ = [
+    "TYPES",
+    "Settings",
+    "Stage",
+    "TransformerSettings",
+    "kind_of",
+    "read_stages",
+    "refuse_unknown",
+    "write_stages",
+]
 
 FORMAT_VERSION = "6.2.0"
 PACKAGE = "sentence_transformers."
@@ -90,10 +99,9 @@ def read_stages(folder: Path, kinds: Sequence[str]) -> list[Stage] | None:
 
 
 def _stage(folder: Path, entry: Mapping[str, Any], kinds: Sequence[str]) -> Stage:
-    name = entry["type"].rpartition(".")[2]
-    kind = OLD_NAMES.get(name, name)
+    kind = kind_of(entry["type"])
     label = f"module {entry['name']!r} ({entry['type']})"
-    if not entry["type"].startswith(PACKAGE) or kind not in kinds:
+    if kind not in kinds:
         raise ModelError(
             f"{label} in {folder / 'modules.json'}",
             expected=f"one of {', '.join(kinds)} of sentence-transformers",
@@ -102,6 +110,16 @@ def _stage(folder: Path, entry: Mapping[str, Any], kinds: Sequence[str]) -> Stag
     if entry.get("kwargs"):
         raise ModelError(f"{label} in {folder / 'modules.json'}", expected="no kwargs", got=repr(entry["kwargs"]))
     return Stage(kind, inside(folder, entry["path"]), label)
+
+
+def kind_of(type_name: str) -> str:
+    """The kind of a module, a key of `TYPES`, by the class that a folder names; the class itself where it is foreign.
+
+    >>> kind_of("sentence_transformers.models.Pooling"), kind_of("mine.Pooling")
+    ('Pooling', 'mine.Pooling')
+    """
+    name = type_name.rpartition(".")[2]
+    return OLD_NAMES.get(name, name) if type_name.startswith(PACKAGE) else type_name
 
 
 def write_stages(folder: Path, kinds: Sequence[str]) -> list[Stage]:

@@ -89,6 +89,20 @@ class TransformerEncoder(nn.Module):
         """What stands after the transformer in its folder."""
         return ()
 
+    def _write_modules(self, folder: Path) -> None:
+        """Write everything that `forward` runs into the model's folder."""
+        after = self._modules_after()
+        first, *others = write_stages(folder, ["Transformer", *(kind for kind, _ in after)])
+        self._write_transformer(first)
+        for (_, write), stage in zip(after, others, strict=True):
+            write(stage)
+
+    def _write_transformer(self, stage: Stage) -> None:
+        """Write the transformer with its tokenizer and how it is run."""
+        self.transformer.save_pretrained(stage.folder)
+        self.tokenizer.save(stage.folder)
+        self._run.write(stage.folder)
+
     def _about_prompt(self, count: int, prompt: str) -> Features:
         """Features of so many items that tell of their prompt."""
         return {}
@@ -179,15 +193,9 @@ class TransformerEncoder(nn.Module):
             ModelError: it cannot be written; then nothing has changed.
         """
         model_type, own = self._own_settings()
-        after = self._modules_after()
         with replacing(path) as folder, quiet():
-            self.transformer.save_pretrained(folder)
-            self.tokenizer.save(folder)
-            self._run.write(folder)
+            self._write_modules(folder)
             Settings(model_type, self.prompts, own, self._settings.other).write(folder)
-            stages = write_stages(folder, ["Transformer", *(kind for kind, _ in after)])
-            for (_, write), stage in zip(after, stages[1:], strict=True):
-                write(stage)
 
     @classmethod
     def load(cls, path: str | Path, *, trust_remote_code: bool = False) -> Self:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from losskit.math import differentiable_once, inner_products, promoted
+from losskit.math import differentiable_once, full_precision, inner_products, promoted
 
 __all__ = ["ACTIVATIONS", "Activation", "TermPooling", "pool_logits", "pool_terms"]
 
@@ -37,7 +37,8 @@ def pool_terms(
 ) -> Float[Tensor, "n terms"]:
     """The weight of every term in each text: the maximum, or the sum, over its tokens j of f(w_v . h_j + b_v).
 
-    f(x) is log(1 + max(x, 0)), taken twice for log1p-relu. A text without tokens has no terms.
+    f(x) is log(1 + max(x, 0)), taken twice for log1p-relu. A text without tokens has no terms. Whatever the precision
+    of the products is, that of the weights is float32 at least.
 
     Args:
         hidden: tokens as the head takes them.
@@ -58,9 +59,10 @@ def pool_terms(
         tokens = tokens.index_select(0, counted.flatten().nonzero().squeeze(1))
     if torch.is_autocast_enabled(hidden.device.type):
         low = torch.get_autocast_dtype(hidden.device.type)
-        tokens, weight, bias = tokens.to(low), weight.to(low), None if bias is None else bias.to(low)
+        tokens, weight = tokens.to(low), weight.to(low)
     function = _Maximum if pooling == "max" else _Sum
-    pooled: Tensor = function.apply(tokens, counts, weight, bias, ACTIVATIONS[activation])  # type: ignore[no-untyped-call]
+    with full_precision(hidden):
+        pooled: Tensor = function.apply(tokens, counts, weight, bias, ACTIVATIONS[activation])  # type: ignore[no-untyped-call]
     return pooled
 
 
@@ -76,7 +78,7 @@ def pool_logits(
     >>> pool_logits(torch.tensor([[[1.0, -1.0], [3.0, -3.0], [9.0, 9.0]]]), torch.tensor([[1, 1, 0]]))
     tensor([[1.3863, 0.0000]])
     """
-    positive = logits.relu() * mask[..., None].to(logits.dtype)
+    positive = promoted(logits).relu() * mask[..., None]
     weights = _activate(positive, ACTIVATIONS[activation])
     return weights.amax(1) if pooling == "max" else weights.sum(1)
 
@@ -88,7 +90,7 @@ class _Maximum(torch.autograd.Function):
     def forward(
         ctx: Any, tokens: Tensor, counts: Sequence[int], weight: Tensor, bias: Tensor | None, times: int
     ) -> Tensor:
-        pooled = tokens.new_full((len(counts), len(weight)), -torch.inf)
+        pooled = promoted(tokens).new_full((len(counts), len(weight)), -torch.inf)
         # Where each maximum stands among the tokens of all texts.
         places = pooled.new_empty(pooled.shape, dtype=torch.int32) if any(ctx.needs_input_grad) else None
         for terms in _slices(len(weight), _terms_at_a_time(tokens)):
@@ -108,7 +110,7 @@ class _Maximum(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         pooled, places, tokens, weight = ctx.saved_tensors
         of_tokens, _, of_weight, of_bias, _ = ctx.needs_input_grad
-        derivatives = promoted(gradient) * _slope(promoted(pooled), ctx.times)
+        derivatives = gradient * _slope(pooled, ctx.times)
         by_term = derivatives.T.contiguous()
         terms, texts = by_term.nonzero(as_tuple=True)
         values, found = by_term[terms, texts], places[texts, terms]
@@ -120,7 +122,7 @@ class _Maximum(torch.autograd.Function):
             counts = found.bincount(minlength=len(tokens))
             results[0] = _weighted_sums(weight, terms[order], values[order], counts)
         if of_bias:
-            results[3] = derivatives.sum(0).to(weight.dtype)
+            results[3] = derivatives.sum(0)
         return tuple(results)
 
 
@@ -131,7 +133,7 @@ class _Sum(torch.autograd.Function):
     def forward(
         ctx: Any, tokens: Tensor, counts: Sequence[int], weight: Tensor, bias: Tensor | None, times: int
     ) -> Tensor:
-        pooled = tokens.new_zeros(len(counts), len(weight))
+        pooled = promoted(tokens).new_zeros(len(counts), len(weight))
         for terms in _slices(len(weight), _terms_at_a_time(tokens)):
             weights = _activate(_logits(tokens, weight, bias, terms).relu_(), times)
             for text, part in _parts(counts):
@@ -144,7 +146,7 @@ class _Sum(torch.autograd.Function):
     @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         tokens, weight, bias = ctx.saved_tensors
-        by_term = promoted(gradient).T
+        by_term = gradient.T
         of_tokens, of_weight, of_bias = (torch.zeros_like(promoted(each)) for each in (tokens, weight, gradient[0]))
         texts = torch.arange(len(gradient), device=tokens.device)
         texts = texts.repeat_interleave(torch.tensor(ctx.counts, device=tokens.device))
@@ -157,9 +159,7 @@ class _Sum(torch.autograd.Function):
                 derivatives = derivatives.to(weight.dtype)
                 of_weight[terms] += inner_products(derivatives, some.T)
                 of_tokens[part] += inner_products(derivatives.T, weight[terms].T)
-        results = (of_tokens, None, of_weight, of_bias, None)
-        wanted = zip(results, ctx.needs_input_grad, strict=True)
-        return tuple(each.to(weight.dtype) if each is not None and want else None for each, want in wanted)
+        return of_tokens, None, of_weight, of_bias if ctx.needs_input_grad[3] else None, None
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:
@@ -186,7 +186,7 @@ def _logits(tokens: Tensor, weight: Tensor, bias: Tensor | None, terms: slice) -
 def _write_maximum(logits: Tensor, maximum: Tensor, places: Tensor | None, start: int) -> None:
     """The maximum of each row, and its place if that is wanted, counted from the start."""
     if places is None:
-        torch.amax(logits, 1, out=maximum)
+        maximum.copy_(logits.amax(1))
         return
     values, found = logits.max(1)
     maximum.copy_(values)
@@ -214,5 +214,4 @@ def _steepness(logits: Tensor, times: int) -> Tensor:
 def _weighted_sums(rows: Tensor, places: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
     """Sums of rows [m, d] at places [k], each times a weight [k]: of the first counts[0], of the next counts[1], ..."""
     starts = (counts.cumsum(0) - counts).to(places.dtype)
-    sums = nn.functional.embedding_bag(places, promoted(rows), starts, mode="sum", per_sample_weights=weights)
-    return sums.to(rows.dtype)
+    return nn.functional.embedding_bag(places, promoted(rows), starts, mode="sum", per_sample_weights=weights)

@@ -56,6 +56,20 @@ def test_laws(subject, law):
     assert result.fine, result
 
 
+WRAPPED = {
+    f"{name}-{each}": each
+    for name in ("multiple-negatives-ranking", "margin-mse")
+    for each in on_tokens({"name": "matryoshka", "dims": [8, 5, 2], "loss": name}, kind="wrapper")[:1]
+}
+
+
+@pytest.mark.parametrize("law", [each for each in laws("wrapper") if str(each) != "compiles"], ids=str)
+@pytest.mark.parametrize("subject", WRAPPED.values(), ids=WRAPPED)
+def test_laws_under_matryoshka(subject, law):
+    result = law(subject)
+    assert result.fine, result
+
+
 def columns():
     """Anchors of 3 tokens, documents of 6, each with its own mask."""
     generator = torch.Generator().manual_seed(0)

@@ -141,7 +141,7 @@ class MultiVectorEncoder(TransformerEncoder):
         items = [before + text for text in self._checked(texts)]
         limit = {"query": self.query_length, "document": self.document_length}.get(role)
         if role == "query" and self.query_expansion is not None:
-            tokens, filled = self.query_expansion(self.tokenizer, items, self._filling, limit)
+            tokens, filled = self.query_expansion(self.tokenizer, items, limit)
         else:
             tokens = self.tokenizer(items, max_length=limit)
             filled = torch.zeros_like(tokens["attention_mask"], dtype=torch.bool)
@@ -208,7 +208,7 @@ class MultiVectorEncoder(TransformerEncoder):
         expansion = self.query_expansion
         if expansion is None:
             return
-        self._filling = expansion.token_id(self.tokenizer)
+        expansion.token_id(self.tokenizer)
         if self.query_length is not None and self.query_length < expansion.length:
             expected = f"{expansion.length} tokens or more, as expanded queries have"
             raise RecipeError("query_length", expected=expected, got=str(self.query_length))

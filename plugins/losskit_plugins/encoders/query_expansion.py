@@ -75,8 +75,8 @@ class QueryExpansion:
         """
         base = tokenizer.base
         token = self.token or base.mask_token or base.eos_token
-        number = None if token is None else tokenizer.get_vocab().get(token)
-        if number is None:
+        number: int | None = None if token is None else base.convert_tokens_to_ids(token)
+        if number is None or (number == base.unk_token_id and token != base.unk_token):
             expected = "a token of the tokenizer" if token else "a tokenizer with a mask token, or one that ends a text"
             raise ModelError(
                 "query_expansion.token", expected=expected, got=repr(token), fix="name one of the vocabulary's tokens"
@@ -84,14 +84,13 @@ class QueryExpansion:
         return number
 
     def __call__(
-        self, tokenizer: Tokenizer, texts: Sequence[str], token_id: int, limit: int | None
+        self, tokenizer: Tokenizer, texts: Sequence[str], limit: int | None
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Tokens of n queries, and which of them are filled in.
 
         Args:
             tokenizer: of the texts.
             texts: n of them, with their prompt.
-            token_id: of what is filled in.
             limit: the most tokens of a query of strategy "min"; None: as the tokenizer has it.
 
         Returns:
@@ -105,7 +104,7 @@ class QueryExpansion:
         tokens = {name: torch.nn.functional.pad(values, (0, missing)) for name, values in tokens.items()}
         attended = tokens["attention_mask"]
         filled = (attended == 0) & (torch.arange(attended.shape[1]) < self.length)
-        tokens["input_ids"] = tokens["input_ids"].masked_fill(filled, token_id)
+        tokens["input_ids"] = tokens["input_ids"].masked_fill(filled, self.token_id(tokenizer))
         if self.attend:
             tokens["attention_mask"] = attended.masked_fill(filled, 1)
         return tokens, filled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
+from transformers import TrainingArguments
 
 import losskit
 from losskit import Direct, GradCache
@@ -242,6 +244,33 @@ def test_activity_is_what_the_object_says(objects: Objects, texts: list[str], st
         pytest.approx(each["active_dims"]) for each in stats
     ]
     assert found["sparsity"] == pytest.approx(np.mean([each["sparsity_ratio"] for each in stats]), abs=1e-6)
+
+
+@each_kind
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")
+def test_learns_in_our_trainer(kind: str, objects: Objects, tmp_path: Path) -> None:
+    model = getattr(objects, kind)()
+    ranking = "multiple-negatives-ranking"
+    name: Any = {
+        "csr": {"name": "csr", "loss": ranking},
+        "multi_vector": ranking,
+    }.get(kind, {"name": "splade", "loss": ranking, "document_regularizer_weight": 1e-3})
+    loss = losskit.build(name, model, execution=GradCache(mini_batch_size=3))
+    rows = [{"anchor": f"{text} {word}", "positive": word} for text in TEXTS for word in ("cat", "dogs", "fox", "mat")]
+    args = TrainingArguments(
+        str(tmp_path), per_device_train_batch_size=4, num_train_epochs=3, report_to="none",
+        learning_rate=1e-3,
+        save_strategy="no", use_cpu=True, disable_tqdm=True, logging_steps=1,
+    )  # fmt: skip
+    columns = [[row[name] for row in rows[:4]] for name in ("anchor", "positive")]
+    before, _ = differentiated(loss, model, columns)
+    data = Pairs([row["anchor"] for row in rows], [[row["positive"]] for row in rows], [[]] * len(rows))
+    trainer = losskit.Trainer(loss=loss, train_dataset=rows, args=args, evaluation=partial(evaluate, data=data))
+    trainer.train()
+    assert loss.model is model
+    after, _ = differentiated(loss, model, columns)
+    assert after < before
+    assert trainer.measure()["recall@10"] == 1.0
 
 
 @each_kind

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from beside import HEADER, PROVIDERS, Step, compared, figures, in_turns, means, peak, write
+from beside import HEADER, PROVIDERS, Step, compared, figures, in_turns, keep_memory, means, peak, write
 from torch import Tensor, nn
 
 VOCABULARY = 30_522
@@ -102,6 +102,84 @@ CASES |= {
 }
 
 
+# Flops and splade: embeddings as they are, of which a sixth of the entries is active.
+
+
+def sparse_columns(columns: int, batch: int) -> list[Tensor]:
+    """Embeddings that ask for gradients."""
+    torch.manual_seed(batch)
+    return [(torch.randn(batch, VOCABULARY) - 1).relu_().requires_grad_() for _ in range(columns)]
+
+
+def flops(threshold: int | None, provider: str, batch: int) -> Step:
+    """The penalty of documents; with a threshold of those above it, which are about half of them."""
+    (embeddings,) = sparse_columns(1, batch)
+    if provider == "original":
+        from sentence_transformers.sparse_encoder.losses import FlopsLoss
+
+        penalty = FlopsLoss(None, threshold).compute_loss_from_embeddings
+    else:
+        from losskit_plugins.regularizers.flops import flops
+
+        penalty = partial(flops, threshold=threshold)
+
+    def step() -> Tensor:
+        embeddings.grad = None
+        value = penalty(embeddings)
+        value.backward()
+        return value
+
+    return step
+
+
+class Known(nn.Module):
+    """A model that gives each column its embeddings."""
+
+    def __init__(self, columns: list[Tensor]) -> None:
+        super().__init__()
+        self.columns = columns
+
+    def forward(self, features: dict[str, int]) -> dict[str, Tensor]:
+        return {"sentence_embedding": self.columns[features["column"]]}
+
+
+WEIGHTS = {"document_regularizer_weight": 3e-5, "query_regularizer_weight": 5e-5}
+
+
+def splade(columns: int, provider: str, batch: int) -> Step:
+    """A contrastive loss with the penalties of queries and documents."""
+    embeddings = sparse_columns(columns, batch)
+    if provider == "original":
+        from sentence_transformers.sparse_encoder import losses
+
+        model = Known(embeddings)
+        theirs = losses.SpladeLoss(model, losses.SparseMultipleNegativesRankingLoss(model), **WEIGHTS)
+        compute = partial(theirs, [{"column": column} for column in range(columns)])
+    else:
+        from losskit import build
+
+        inner = {"name": "multiple-negatives-ranking", "similarity": "dot"}
+        compute = partial(build({"name": "splade", **WEIGHTS, "loss": inner}).compute_loss_from_embeddings, embeddings)
+
+    def step() -> dict[str, Tensor]:
+        for column in embeddings:
+            column.grad = None
+        found = compute()
+        sum(found.values()).backward()
+        return found
+
+    return step
+
+
+BATCHES = (16, 32, 64, 128, 256)
+CASES |= {
+    "flops": Case(partial(flops, None), BATCHES),
+    "flops, threshold": Case(partial(flops, VOCABULARY * 159 // 1000), BATCHES),
+    "splade, pairs": Case(partial(splade, 2), BATCHES),
+    "splade, one negative": Case(partial(splade, 3), BATCHES),
+}
+
+
 def prepare(name: str, provider: str, batch: int) -> Step:
     """One step of a case."""
     return CASES[name].prepare(provider, batch)
@@ -142,6 +220,7 @@ def main() -> None:
         for provider in PROVIDERS:
             prepare(name, provider, CASES[name].batches[0])  # imports
     memory = {line: weighed(*line) for line in wanted}  # before this process has computed anything
+    keep_memory()
     print(f"{'case':30}{'batch':>7}{HEADER}")
     rows = []
     for name, batch in wanted:

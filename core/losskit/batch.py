@@ -103,7 +103,15 @@ def query_document_pairs(columns: Sequence[Column]) -> tuple[list[tuple[str, str
 
 
 def is_raw(inputs: Any) -> bool:
-    """Whether a trainer handed over columns of texts instead of features."""
+    """Whether a trainer handed over columns of texts instead of features.
+
+    Raises:
+        LossError: the features of one column, outside a list.
+    """
+    if isinstance(inputs, Mapping):
+        raise LossError(
+            "the batch", expected="a list of columns", got=f"one {type(inputs).__name__}", fix="put it in a list"
+        )
     return bool(inputs) and not isinstance(inputs[0], Mapping)
 
 

@@ -44,12 +44,12 @@ class _Reading(NamedTuple):
     Args:
         needs: what they read beyond embeddings.
         columns: those that the trained encoder reads.
-        further: whether other encoders read them too.
+        losses: of the tree; what further encoders they have may change between forwards.
     """
 
     needs: tuple[str, ...]
     columns: list[int]
-    further: bool
+    losses: tuple[Loss, ...]
 
 
 class Loss(nn.Module):
@@ -90,7 +90,7 @@ class Loss(nn.Module):
         self._similarity: str | Similarity | None = None
         self._moment = Moment()
         self._seen: set[Any] = set()
-        self._readings: dict[int, tuple[tuple[Loss, ...], _Reading]] = {}
+        self._readings: dict[int, _Reading] = {}
         self._warned: set[str] = set()
         self._views: dict[int, tuple[Any, Encoder]] = {}
         self._scorer: tuple[Any, Any, Similarity] | None = None
@@ -592,7 +592,7 @@ class Loss(nn.Module):
 
     def _encoded(self, features: Sequence[Features], riders: Sequence[Riders]) -> list[Output]:
         """One record per column, with lists, weights and what further encoders make of it."""
-        asked, read, further = self._reading(len(features))
+        asked, read, losses = self._reading(len(features))
         needs = _met(asked, features) if asked else ()
         model = self.model
         read_features = [features[index] for index in read]
@@ -605,7 +605,7 @@ class Loss(nn.Module):
                 else unread(self.encoder, features[index], needs, rider.lists)
                 for index, rider in enumerate(riders)
             ]
-        if further:
+        if any(loss.frozen or loss._towers for loss in losses):
             made = encode_further(self, made, features, riders)
         for rider in riders:
             if rider.weight is not None:
@@ -616,12 +616,11 @@ class Loss(nn.Module):
         """What the losses of the tree ask of records, remembered as long as these are the same."""
         losses = tuple([loss for _, loss in self.tree()])
         known = self._readings.get(columns)
-        if known is None or known[0] != losses:
+        if known is None or known.losses != losses:
             asked = tuple(dict.fromkeys(need for loss in losses for need in loss.needs))
             read = columns_read([loss for loss in losses if not loss.inner], "model", columns)
-            further = any(loss.frozen or loss._towers for loss in losses)
-            known = self._readings[columns] = losses, _Reading(asked, read, further)
-        return known[1]
+            known = self._readings[columns] = _Reading(asked, read, losses)
+        return known
 
     def _check_family(self) -> None:
         families = self.card.encoders if self._has_card else ()

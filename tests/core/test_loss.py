@@ -210,6 +210,11 @@ def test_batches_that_do_not_fit_are_refused(name: str, count: int, labels: Tens
         build(name, Model())(columns(count), labels)
 
 
+def test_refuses_the_features_of_one_column_outside_a_list() -> None:
+    with pytest.raises(LossError, match=r"the batch: expected a list of columns, got one dict. Fix: put it in a list"):
+        build("global-orthogonal-regularization", Model())(columns()[0])
+
+
 def test_columns_of_unlike_length_are_refused() -> None:
     uneven = [columns(rows=5)[0], columns(rows=4)[1]]
     with pytest.raises(LossError, match=r"as many rows in every column, got \[5, 4\]"):
@@ -658,6 +663,22 @@ def test_a_foreign_model_serves_as_frozen_encoder() -> None:
     lengths = torch.tensor([[1.0], [2.0], [4.0]], dtype=torch.float64)
     expected = sum((features["vectors"] * lengths).sum() for features in inputs[:2])
     assert loss(inputs[:2]).item() == pytest.approx(expected.item())
+
+
+def test_further_encoders_may_come_and_go_between_forwards() -> None:
+    class Guide(Loss):
+        card = Card(formats=[Format(inputs=["text"])], encoders=["dense"], reads={"guide": None, "tower": None})
+
+        def compute(self, columns: Any, labels: Tensor | None, rows: slice) -> Tensor:
+            return torch.tensor(len(columns[0].parts))
+
+    loss = Guide(Model())
+    inputs = [columns(rows=3)[0] | {"texts": ["a", "bb", "cccc"]}]
+    found = [loss(inputs).item()]
+    for frozen, towers in (({"guide": Words()}, {}), ({"guide": Words()}, {"tower": Model()}), ({}, {})):
+        loss.frozen, loss.towers = frozen, towers
+        found.append(loss(inputs).item())
+    assert found == [0, 1, 2, 0]
 
 
 def test_a_dict_model_gives_what_a_loss_needs() -> None:

@@ -109,6 +109,8 @@ def test_a_plain_module_works_inside_modifiers(folder, execution):
         LossError, match="Linear inside a modifier: expected a module whose encoder is its child `model`"
     ):
         losses.MatryoshkaLoss(model, nn.Linear(2, 2), [4])([model.preprocess(["a", "b"])])
+    with pytest.raises(LossError, match="Linear inside a modifier: expected a module whose encoder"):
+        losses.MatryoshkaLoss(None, nn.Linear(2, 2), [4]).compute_loss_from_embeddings([torch.ones(2, 4)])
 
 
 class Halved(nn.Module):

@@ -136,6 +136,8 @@ class Output:
                 part = self.map(lambda t: t[ends[start] : ends[stop]])
                 return replace(part, lists=self.lists[start:stop])
             rows = range(start, stop, step)
+        places = range(len(self.lists))
+        rows = [places[row] for row in rows]  # a negative place counts from the last
         items = [item for row in rows for item in range(ends[row], ends[row + 1])]
         part = self.map(lambda t: t[items])
         return replace(part, lists=tuple(self.lists[row] for row in rows))

@@ -468,6 +468,15 @@ def test_an_encoder_that_cuts_but_does_not_count_is_told_what_it_lacks() -> None
         make_plan(Bag(), [{"ids": torch.ones(5), "offsets": torch.tensor([0, 2])}], GradCache(mini_batch_size=2))
 
 
+@pytest.mark.parametrize("places", [[-1], [0, -2], [], torch.tensor([2, -3])], ids=str)
+def test_negative_places_count_from_the_last_list(places: Any) -> None:
+    lists = ([0.0, 1.0], [2.0], [3.0, 4.0, 5.0])
+    chosen = [lists[place] for place in places]
+    part = Output(torch.arange(6.0), lists=(2, 1, 3))[places]
+    assert part.lists == tuple(map(len, chosen))
+    assert part.embedding.tolist() == [value for each in chosen for value in each]
+
+
 def test_joining_records_keeps_the_parts_that_all_have() -> None:
     vectors = torch.ones(1, 2)
     a = Output(vectors, parts={"guide": Output(vectors), "both": vectors})

@@ -101,7 +101,7 @@ def ends_linearly(model: PreTrainedModel) -> bool:
         )
     inputs = torch.arange(min(PROBE, len(head.weight)), device=head.weight.device)[None]
     with torch.no_grad(), in_evaluation(model), _taken_by_head(model, through=True) as taken:
-        logits = model(input_ids=inputs, return_dict=True).logits
+        logits = model(input_ids=inputs, attention_mask=torch.ones_like(inputs), return_dict=True).logits
     if type(head).forward is not nn.Linear.forward or len(taken) != 1 or taken[0].shape[:2] != inputs.shape:
         return False
     expected = head(taken[0])

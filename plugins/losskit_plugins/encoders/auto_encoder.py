@@ -158,12 +158,12 @@ class SparseAutoEncoder(nn.Module):
         if self.normalize:
             scale = _Scale(*torch.std_mean(vectors, 1, keepdim=True))
             vectors = (vectors - scale.mean) / (scale.deviation + EPSILON)
-        products = _product(vectors - promoted(self.pre_bias), promoted(self.weight))
-        return products + promoted(self.latent_bias), scale
+        latents = _encoded(vectors - promoted(self.pre_bias), promoted(self.weight))
+        return latents.add_(promoted(self.latent_bias)), scale
 
     def _decoded(self, codes: Tensor, scale: _Scale | None) -> Tensor:
         """[n, d] without the bias."""
-        decoded = _product(codes, promoted(self.weight).T)
+        decoded = _decoded(codes, promoted(self.weight))
         return decoded if scale is None else torch.addcmul(scale.mean, decoded, scale.deviation)
 
     def _of_dead(self, latents: Tensor, scale: _Scale | None) -> Tensor:
@@ -174,7 +174,7 @@ class SparseAutoEncoder(nn.Module):
             return _rescaled(bias, scale).expand(len(latents), -1)
         codes = latents[:, dead]
         values, places = _largest(codes, self.k_aux)
-        decoded = _product(_scattered(values, places, codes), promoted(self.weight)[dead].T) + bias
+        decoded = _decoded(_scattered(values, places, codes), promoted(self.weight)[dead]) + bias
         return _rescaled(decoded, scale)
 
 
@@ -202,27 +202,40 @@ def _largest(values: Float[Tensor, "n m"], count: int) -> tuple[Float[Tensor, "n
 
 def _scattered(values: Tensor, places: Tensor, like: Tensor) -> Tensor:
     """The positive values at their places among zeros, [n, m]."""
-    return torch.zeros_like(like).scatter(1, places, values.relu())
+    return torch.zeros_like(like).scatter_(1, places, values.relu())
 
 
-def _product(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-    """a b^T, whose gradients are formed by the fastest products too."""
-    product: Tensor = _Product.apply(a, b)  # type: ignore[no-untyped-call]
-    return product
+def _encoded(vectors: Float[Tensor, "n d"], weight: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    """x W^T, whose gradients are formed by the fastest products too."""
+    latents: Tensor = _Product.apply(vectors, weight, False)  # type: ignore[no-untyped-call]
+    return latents
+
+
+def _decoded(codes: Float[Tensor, "n m"], weight: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
+    """z W, as well."""
+    decoded: Tensor = _Product.apply(codes, weight, True)  # type: ignore[no-untyped-call]
+    return decoded
 
 
 class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b)
-        return inner_products(a, b)
+    """Either way the gradient of the weight lies in memory as the weight does: they are summed, and are large."""
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        a, b = ctx.saved_tensors
-        of_a = inner_products(upstream, b.T) if ctx.needs_input_grad[0] else None
-        of_b = inner_products(upstream.T, a.T) if ctx.needs_input_grad[1] else None
-        return of_a, of_b
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, decodes: bool) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        ctx.decodes = decodes
+        return inner_products(rows, weight.T if decodes else weight)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        rows, weight = ctx.saved_tensors
+        of_rows = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_rows = inner_products(upstream, weight if ctx.decodes else weight.T)
+        if ctx.needs_input_grad[1]:
+            latents, vectors = (rows, upstream) if ctx.decodes else (upstream, rows)
+            of_weight = inner_products(latents.T, vectors.T)
+        return of_rows, of_weight, None
 
 
 def _check_sizes(hidden_dim: int, k: int, k_aux: int, dead_threshold: int) -> None:

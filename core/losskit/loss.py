@@ -343,14 +343,23 @@ class Loss(nn.Module):
 
         Raises:
             NotFoundError: on setting a name that nothing answers to.
+            LossError: on setting one for another family of encoders.
         """
         # A module is registered as a child of this name before any setter is asked.
         return self._modules.get("similarity", self._similarity)  # type: ignore[return-value]
 
     @similarity.setter
     def similarity(self, similarity: str | Similarity | None) -> None:
-        if isinstance(similarity, str):
-            registry.get("similarity", similarity)
+        name = similarity if isinstance(similarity, str) else type(similarity).__name__
+        card = registry.get("similarity", name).card if name == similarity else getattr(type(similarity), "card", None)
+        family = None if card is None or self.model is None else self.encoder.family
+        if card is not None and card.encoders and family not in (None, "cross-encoder", *card.encoders):
+            raise LossError(
+                f"{type(self).__name__}.similarity",
+                expected=f"one for an encoder that is {family}",
+                got=f"{name}, which is for {' and '.join(card.encoders)}",
+                fix="leave it out for the usual one",
+            )
         self._similarity = similarity
 
     @property

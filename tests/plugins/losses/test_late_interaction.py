@@ -135,3 +135,18 @@ def test_refuses_retrieval_among_documents_that_are_compared_with_each_other(nam
     features = random_batch(loss.formats[0]).features(loss)
     with pytest.raises(LossError, match=r"XTRSimilarity: expected a loss that compares anchors with documents"):
         loss(features)
+
+
+@pytest.mark.parametrize(
+    ("family", "similarity", "got"),
+    [
+        ("dense", "maxsim", "maxsim, which is for multi-vector"),
+        ("multi-vector", "cosine", "cosine, which is for dense and sparse"),
+        ("sparse", losskit.get("similarity", "xtr").load()(), "XTRSimilarity, which is for multi-vector"),
+    ],
+    ids=["maxsim", "cosine", "object"],
+)
+@pytest.mark.parametrize("name", ["multiple-negatives-ranking", "margin-mse", "cosent"])
+def test_refuses_similarities_of_another_family(name, family, similarity, got):
+    with pytest.raises(LossError, match=rf"similarity: expected one for an encoder that is {family}, got {got}"):
+        losskit.get("loss", name).load()(ToyEncoder(family, DIM, seed=0), similarity=similarity)

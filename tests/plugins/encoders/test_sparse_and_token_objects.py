@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from losskit.adapt import view
 from losskit.batch import preprocess
 from losskit.errors import LossError
 from losskit.protocols import Encoder
+from losskit_plugins.data.beir import Collection
 from losskit_plugins.encoders.adapters import MultiVectorEncoderView, SparseEncoderView
-from losskit_plugins.evaluation import Pairs, evaluate
+from losskit_plugins.evaluation import Pairs, Retrieval, evaluate
 
 from .conftest import TEXTS, Objects
 
@@ -235,15 +237,28 @@ def test_is_evaluated(kind: str, objects: Objects) -> None:
     assert 0 < found["mrr@10"] <= 1
 
 
+@each_kind
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
-def test_activity_is_what_the_object_says(objects: Objects, texts: list[str], st: Any) -> None:
-    model = objects.splade()
-    stats = [model.sparsity(encode(texts)) for encode in (model.encode_query, model.encode_document)]
-    found = evaluate(view(model), Pairs(texts, [[text] for text in texts], [[]] * len(texts)))
-    assert [found["active-dims-query"], found["active-dims-document"]] == [
-        pytest.approx(each["active_dims"]) for each in stats
-    ]
-    assert found["sparsity"] == pytest.approx(np.mean([each["sparsity_ratio"] for each in stats]), abs=1e-6)
+def test_retrieval_is_measured_as_that_library_does(kind: str, objects: Objects) -> None:
+    model = getattr(objects, kind)()
+    corpus = {f"d{place}": text for place, text in enumerate(TEXTS)}
+    queries = {"q1": "the cat", "q2": "a dog barks", "q3": "quick"}
+    relevant = {"q1": {"d2", "d4"}, "q2": {"d1"}, "q3": {"d4"}}  # none that ties with another document
+    family, name = ("multi_vector", "MultiVector") if kind == "multi_vector" else ("sparse", "Sparse")
+    evaluation = import_module(f"sentence_transformers.{family}_encoder.evaluation")
+    evaluator = getattr(evaluation, f"{name}InformationRetrievalEvaluator")(queries, corpus, relevant)
+    theirs = {key.removeprefix("dot_").removeprefix("maxsim_"): value for key, value in evaluator(model).items()}
+    judged = {query: dict.fromkeys(documents, 1) for query, documents in relevant.items()}
+    ours = evaluate(view(model), Retrieval(Collection(corpus, queries, judged)))
+    names = {name: name for name in ("ndcg@10", "mrr@10", "recall@10")}
+    if kind != "multi_vector":
+        names |= {"active-dims-query": "query_active_dims", "active-dims-document": "corpus_active_dims"}
+        names |= {"flops": "avg_flops"}
+        ratios = [theirs["query_sparsity_ratio"]] * 3 + [theirs["corpus_sparsity_ratio"]] * 5
+        assert ours["sparsity"] == pytest.approx(np.mean(ratios), abs=1e-6)
+    assert {name: ours[name] for name in names} == {
+        name: pytest.approx(theirs[key], abs=1e-5) for name, key in names.items()
+    }
 
 
 @each_kind

@@ -19,7 +19,7 @@ from .adapters import SparseEncoderView
 from .backbone import Tokenizer, refuse_tokenizer, requested_parts
 from .folder import locate
 from .layout import read_stages, write_stages
-from .query_weights import QueryWeights, Weights
+from .query_weights import QueryWeights
 from .router import Router
 from .sparse_transformer import SparseTransformerEncoder
 from .splade_parts import SpladeParts, check_pooling, gather_splade_parts, read_settings, read_splade_parts
@@ -72,7 +72,7 @@ class InferenceFreeSpladeEncoder(SparseTransformerEncoder):
     def __init__(
         self,
         model: str | Path | PreTrainedModel,
-        query_weights: Weights | None = None,
+        query_weights: Mapping[str, float] | str | Path | None = None,
         train_query_weights: bool | None = None,
         pooling: TermPooling | None = None,
         activation: Activation | None = None,

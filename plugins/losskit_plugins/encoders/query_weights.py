@@ -20,10 +20,7 @@ from .folder import read_json, require_safetensors, write_json
 from .inference import check_texts
 from .layout import Stage, TransformerSettings, refuse_unknown
 
-__all__ = ["QueryWeights", "Weights", "inverse_document_frequencies"]
-
-Weights = Mapping[str, float] | str | Path
-"""By token, or a JSON file of such."""
+__all__ = ["QueryWeights", "inverse_document_frequencies"]
 
 
 def inverse_document_frequencies(input_ids: Sequence[Sequence[int]], terms: int) -> Float[Tensor, " terms"]:
@@ -80,8 +77,11 @@ class QueryWeights(nn.Module):
         return torch.where(held != 0, self.weight, 0.0)
 
     @torch.no_grad()
-    def assign(self, weights: Weights) -> None:
+    def assign(self, weights: Mapping[str, float] | str | Path) -> None:
         """Weigh the tokens that are named, and no others.
+
+        Args:
+            weights: by token, or a JSON file of such.
 
         Raises:
             RecipeError: a name is none of a token.

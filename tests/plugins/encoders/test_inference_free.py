@@ -134,8 +134,14 @@ def test_weights_are_inverse_document_frequencies_of_a_corpus(make, texts, word_
 
 def test_weights_come_from_a_file_as_well(make, weights, texts, tmp_path) -> None:
     (tmp_path / "idf.json").write_text(json.dumps(weights))
-    named, filed = make(query_weights=weights), make(query_weights=str(tmp_path / "idf.json"))
-    assert torch.equal(named.queries.weight, filed.queries.weight)
+    make().save(tmp_path / "m")
+    expression = {"name": "inference-free-splade", "model": str(tmp_path / "m"), "train_query_weights": False}
+    for given in (weights, str(tmp_path / "idf.json")):
+        encoder = build({**expression, "query_weights": given}, kind="encoder")
+        assert torch.equal(encoder.queries.weight, make(query_weights=weights).queries.weight)
+        assert encoder.get_config_dict() == {"model": expression["model"], "query_weights": given} | {
+            "train_query_weights": False
+        }
 
 
 @pytest.mark.parametrize("execution", [None, GradCache(mini_batch_size=2)])

@@ -378,3 +378,69 @@ def test_every_loss_has_the_gradient_of_the_joined_batch() -> None:
 
 def test_every_loss_under_every_wrapper_and_cached_has_the_gradient_of_the_joined_batch() -> None:
     require_the_joined_batch(WORKING, [Direct(gather=True, rows=2), GradCache(gather=True, mini_batch_size=2)])
+
+
+SPLADE = {
+    "name": "splade",
+    "document_regularizer_weight": 0.3,
+    "query_regularizer_weight": 0.2,
+    "joint_regularizer_weight": 0.1,
+    "loss": "multiple-negatives-ranking",
+}
+COUNTING = {"document_regularizer": {"name": "df-flops", "alpha": 0.3}, "document_active": 2, "query_active": 2}
+
+
+def sparse_features(rows: slice) -> list[dict[str, Any]]:
+    texts = [[f"{role}{row} word{row % 3} word{column}" for row in range(8)] for column, role in enumerate("qdn")]
+    return [ToyEncoder("sparse", seed=0).preprocess(column[rows]) for column in texts]
+
+
+def penalized(options: dict[str, Any], execution: Execution, rows: slice) -> tuple[Any, Any, dict[str, Tensor]]:
+    """After two training forwards: the last value and gradient, and what is kept."""
+    model = ToyEncoder("sparse", seed=0)
+    model.head.requires_grad_(False)  # DDP waits for all that ask for gradients
+    loss = build(SPLADE | options, model, execution=execution)
+    called = DistributedDataParallel(loss) if dist.is_initialized() else loss
+    for _ in range(2):
+        value = called(sparse_features(rows))
+    components = {name: float(each.detach()) for name, each in value.items()}
+    return components, gradients(value, model), {key: each.clone() for key, each in loss.owned_state().items()}
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("options", [{}, COUNTING], ids=["penalties", "counting"])
+def test_gathered_penalties_are_those_of_the_joined_batch(options: dict[str, Any]) -> None:
+    wanted, gradient, kept = penalized(options, Direct(), slice(0, 8))
+    for execution in (Direct(gather=True), Direct(gather=True, rows=2), GradCache(gather=True, mini_batch_size=2)):
+        ranks = on_two(lambda rank, e=execution: penalized(options, e, (slice(0, 3), slice(3, 8))[rank]))  # type: ignore[misc]
+        for found, found_gradient, found_kept in ranks:
+            assert_same(found_gradient, gradient, execution)
+            assert found.keys() == wanted.keys()
+            assert found_kept.keys() == kept.keys()
+            for key, value in kept.items():
+                torch.testing.assert_close(found_kept[key], value)
+        for key, value in wanted.items():
+            assert sum(found[key] for found, _, _ in ranks) / 2 == pytest.approx(value, rel=1e-6), key
+
+
+@pytest.mark.quick
+def test_without_gathering_penalties_are_averaged_as_losses_are() -> None:
+    parts = slice(0, 3), slice(3, 8)
+    own = [penalized({}, Direct(), rows)[1] for rows in parts]
+    mean = {name: (own[0][name] + own[1][name]) / 2 for name in own[0]}
+    for _, found, _ in on_two(lambda rank: penalized({}, Direct(), parts[rank])):
+        assert_same(found, mean, "the mean of the ranks")
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("option", COUNTING)
+def test_refuses_to_count_terms_on_each_rank_alone(option: str) -> None:
+    def refused(rank: int) -> str:
+        try:
+            penalized({option: COUNTING[option]}, Direct(), slice(0, 3))
+        except LossError as error:
+            return str(error)
+        return "nothing raised"
+
+    for message in on_two(refused):
+        assert message.startswith("SpladeLoss in several processes: expected execution with gather=True")

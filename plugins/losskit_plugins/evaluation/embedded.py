@@ -111,8 +111,11 @@ def all_scores(similarity: Similarity, queries: Embedded, documents: Embedded) -
     Of a similarity that is an inner product they are a product of matrices, sparse ones included; any other is asked
     for blocks of records.
     """
-    tokens = isinstance(queries, TokenVectors) or isinstance(documents, TokenVectors)
-    if tokens or getattr(similarity, "transform", None) is None:
+    if (
+        isinstance(queries, TokenVectors)
+        or isinstance(documents, TokenVectors)
+        or getattr(similarity, "transform", None) is None
+    ):
         return _of_records(similarity, queries, documents)
     return _of_products(queries.matrix(similarity), documents.matrix(similarity))
 

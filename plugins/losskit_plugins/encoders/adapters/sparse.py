@@ -57,7 +57,7 @@ class SparseEncoderView(VectorView):
                 "k of the SparseAutoEncoder", expected=f"at most a quarter of its {code.hidden_dim} latents",
                 got=str(code.k), fix="lower k, or raise hidden_dim",
             )  # fmt: skip
-        return view  # type: ignore[return-value]
+        return view
 
     @property
     def dimension(self) -> int | None:

@@ -33,10 +33,7 @@ class VectorView(TextView):
         """Embed by calling the object on a copy of the features, which it changes."""
         asked = [need for need in needs if need != "layers" and need not in self.keys]
         parts = requested_parts(features, asked, self.padding)
-        if "layers" not in needs:
-            made, layers = self.model(dict(features)), ()
-        else:
-            made, layers = self._with_layers(features)
+        made, layers = self._with_layers(features) if "layers" in needs else (self.model(dict(features)), ())
         return Output(made["sentence_embedding"], layers=layers, parts={**parts, **self._parts(made, needs)})
 
     def _parts(self, made: Mapping[str, Any], needs: Sequence[str]) -> dict[str, Tensor]:

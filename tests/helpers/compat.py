@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
-from transformers import BertConfig, BertForSequenceClassification, BertLMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertLMHeadModel,
+    PreTrainedTokenizerFast,
+)
 
 from losskit.testing import Result, total
 
@@ -26,6 +32,11 @@ SPECIAL = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pa
 def write_folder(folder: Path, seed: int = 5) -> str:
     """A random BERT with a word tokenizer, as transformers writes it."""
     return _write(folder, seed, BertLMHeadModel, [text for column in COLUMNS for text in column], is_decoder=False)
+
+
+def write_masked(folder: Path) -> str:
+    """A random BERT that fills in masked words, which is a SPLADE model."""
+    return _write(folder, 5, BertForMaskedLM, [text for column in COLUMNS for text in column])
 
 
 def write_cross_encoder(folder: Path, texts: Sequence[str], num_labels: int = 1) -> str:

@@ -11,19 +11,14 @@ from losskit import Loss, Output
 from losskit.adapt import DictEncoder
 from losskit.loss import Value
 from losskit.protocols import Encoder, Features
+from losskit_plugins.encoders.adapters.sparse import SparseEncoderView
 
 from ..base import Incumbent
 from ..foreign import ForeignLoss, adopted
 
 __all__ = ["PARTS", "SparseLoss", "inner_loss"]
 
-PARTS = {
-    "backbone": "sentence_embedding_backbone",
-    "decoded_k": "decoded_embedding_k",
-    "decoded_4k": "decoded_embedding_4k",
-    "decoded_aux": "decoded_embedding_aux",
-    "decoded_k_pre_bias": "decoded_embedding_k_pre_bias",
-}
+PARTS = SparseEncoderView.keys
 """Parts of a record, as the incumbent's sparse auto-encoder names them."""
 
 

@@ -44,3 +44,24 @@ def test_class_names_of_cross_encoder_losses_are_found_unless_a_dense_one_has_th
     assert (spec.class_name, spec.builtin) == (name, True)
     assert spec.name == SHARED.get(name, spec.name)
     assert ("cross-encoder" in spec.card.encoders) == (name not in ("MSELoss", "MultipleNegativesRankingLoss"))
+
+
+FAMILIES = ("sparse_encoder", "multi_vector_encoder")
+OF_FAMILIES = [
+    name
+    for family in FAMILIES
+    for name in sorted(pytest.importorskip(f"sentence_transformers.{family}.losses").__all__)
+    if name != "FlopsLoss"  # which is a regularizer
+]
+
+
+@pytest.mark.parametrize("name", OF_FAMILIES)
+def test_class_names_of_sparse_and_multi_vector_losses_are_found_or_say_what_to_write(name):
+    bare = name.removeprefix("Cached").removeprefix("Sparse").removeprefix("MultiVector")
+    expected = get("loss", bare)
+    assert {"sparse", "multi-vector"} & {*expected.card.encoders}
+    if bare == name:
+        assert expected.class_name == name
+        return
+    with pytest.raises(NotFoundError, match=f"write {expected.name}( |;)"):
+        get("loss", name)

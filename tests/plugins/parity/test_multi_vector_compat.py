@@ -8,7 +8,8 @@ from unittest import mock
 
 import pytest
 import torch
-from parity import TEXTS, Stub, cached, through
+from parity import TEXTS, Stub, cached, require_different, through
+from torch import nn
 
 from losskit.testing import require_equal
 
@@ -163,3 +164,35 @@ def test_scoring_functions_are_known(name):
     known = functions.as_similarity(getattr(our_scoring, name), None)
     assert known == functions.as_similarity(getattr(their_scoring, name), None)
     assert known == ("xtr" if "xtr" in name else "mean-maxsim" if "mean" in name else "maxsim")
+
+
+# Deliberate differences: (class, case) -> the original and ours.
+
+
+class Images(nn.Module):
+    """A model whose images lie end to end in one tensor, cut where `image_grid_thw` says."""
+
+    def forward(self, features, task=None):
+        rows = len(features["input_ids"])
+        return {"token_embeddings": torch.ones(rows, 5, 8), "attention_mask": torch.ones(rows, 5)}
+
+
+def images():
+    grid = torch.tensor([[1, 2, 2], [1, 2, 4], [1, 2, 2], [1, 4, 3]])
+    texts = {"input_ids": torch.ones(4, 5, dtype=torch.long)}
+    flat = {"pixel_values": torch.ones(28, 6), "image_grid_thw": grid, "num_images_per_sample": torch.ones(4).long()}
+
+    def run(lib):
+        with torch.no_grad():
+            return getattr(lib, CACHED)(Images(), mini_batch_size=2)([texts, texts | flat]).item()
+
+    return partial(run, original), partial(run, compat)
+
+
+DIFFERENCES = {("all with gradient caching", "images"): images}
+
+
+@pytest.mark.parametrize("case", DIFFERENCES, ids="-".join)
+def test_what_the_table_lists_differs(case, differences):
+    assert case in differences
+    require_different(*DIFFERENCES[case]())

@@ -45,7 +45,7 @@ def _errors(scores: Tensor, labels: Tensor) -> Tensor:
     documents = scores.shape[1]
     if labels.shape[1] == documents:
         labels = labels[:, :1] - labels[:, 1:]
-    positives, negatives = scores.split_with_sizes([1, documents - 1], 1)
+    positives, negatives = scores.split_with_sizes([min(documents, 1), max(documents - 1, 0)], 1)
     return mse_loss(positives - negatives, labels, reduction="none")
 
 

@@ -172,6 +172,15 @@ def test_single_documents_cost_nothing():
             assert not function(scores, torch.randn(3, 1), where=where).any()
 
 
+@pytest.mark.parametrize("cls", [MarginMSELoss, DistillKLDivLoss])
+def test_lists_without_documents_cost_nothing(cls):
+    scores = torch.empty(0, requires_grad=True)
+    value = cls().compute([Output(scores, lists=(0, 0))], torch.empty(0), slice(0, 2))
+    value.backward()
+    assert value.item() == 0
+    assert scores.grad is not None
+
+
 def test_a_collapsed_teacher_is_warned_of_once(caplog):
     labels, excluded = torch.tensor([[0.0, 150.0]] * 4), torch.tensor([[0.0, -torch.inf]] * 4)
     loss = DistillKLDivLoss(teacher_temperature=0.5)

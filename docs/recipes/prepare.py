@@ -1,5 +1,4 @@
-"""Makes what the recipes of this folder read beside the data sets themselves: splits, binary labels, margins, lists,
-titles.
+"""Makes what the recipes of this folder read beside the data sets themselves: splits, binary labels, margins, lists.
 
 python docs/recipes/prepare.py DATA OUT MODEL
 
@@ -79,6 +78,17 @@ def lists(folder: Path, model: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from ((split, row) for row in rows)
 
 
+def pairs(folder: Path) -> Iterator[dict[str, str]]:
+    """Every title with its abstract, and every training claim with the abstracts that bear on it."""
+    for row in read(folder / "corpus.jsonl.gz"):
+        yield {"query": row["title"], "document": row["text"]}
+    claims = read_collection(folder, "train")
+    for query, text in claims.queries.items():
+        for document, label in claims.qrels[query].items():
+            if label > 0:
+                yield {"query": text, "document": claims.corpus[document]}
+
+
 def thinned(row: dict[str, Any]) -> dict[str, Any]:
     """A list with all that is relevant, and of the rest one document of each few."""
     others = [place for place, label in enumerate(row["labels"]) if not label]
@@ -113,8 +123,7 @@ def main() -> None:
     write_lines(out / "scifact-apart-lists-train.jsonl", apart(short, test))
     write_lines(out / "snli-binary.jsonl", binary(read(data / "snli" / "dev_pairs.jsonl.gz")))
     write_lines(out / "snli-margins.jsonl", margins(read(data / "snli" / "dev_triplets.jsonl.gz"), model))
-    corpus = read(data / "scifact" / "corpus.jsonl.gz")
-    write_lines(out / "scifact-titles.jsonl", ({"title": row["title"], "abstract": row["text"]} for row in corpus))
+    write_lines(out / "scifact-pairs.jsonl", pairs(data / "scifact"))
     scored = read(data / "stsb_open" / "train.jsonl.gz")
     sentences = dict.fromkeys(text for row in scored for text in (row["sentence1"], row["sentence2"]))
     write_lines(out / "stsb-sentences.jsonl", ({"text": text} for text in sentences))

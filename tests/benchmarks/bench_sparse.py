@@ -180,6 +180,108 @@ CASES |= {
 }
 
 
+# CSR: dense embeddings of a frozen encoder, 1,536 latents, and a contrastive loss on their codes.
+
+WIDTH, LATENTS = 384, 4 * 384
+
+
+class Coded(nn.Module):
+    """A model whose features are dense embeddings, and which codes them."""
+
+    family, similarity, dimension, normalized = "sparse", "dot", LATENTS, False
+
+    def __init__(self, auto_encoder: nn.Module) -> None:
+        super().__init__()
+        self.auto_encoder = auto_encoder
+
+
+class TheirsCoded(Coded):
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.auto_encoder(dict(features))
+
+
+class OursCoded(Coded):
+    def forward(self, features: dict[str, Tensor], needs: Sequence[str] = ()) -> Any:
+        from losskit import Output
+
+        codes, parts = self.auto_encoder(features["sentence_embedding"], needs)
+        return Output(codes, parts=parts)
+
+    def count_active(self, embeddings: Sequence[Tensor]) -> None:
+        self.auto_encoder.count_active(embeddings)
+
+    def preprocess(self, texts: Any, **options: Any) -> Any:
+        raise NotImplementedError
+
+    encode = save = load = adapt = preprocess
+
+
+def csr(k: int, dead: int, provider: str, batch: int) -> Step:
+    """Pairs of embeddings to codes, reconstructions and the loss, and the gradient of every weight."""
+    sizes = (WIDTH, LATENTS, k, WIDTH // 2)
+    torch.manual_seed(batch)
+    features = [{"sentence_embedding": torch.randn(batch, WIDTH)} for _ in range(2)]
+    if provider == "original":
+        from sentence_transformers.sparse_encoder import losses
+        from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder
+
+        model: nn.Module = TheirsCoded(SparseAutoEncoder(*sizes))
+        loss = losses.CSRLoss(model)
+    else:
+        from losskit import build
+        from losskit_plugins.encoders.auto_encoder import SparseAutoEncoder
+
+        model = OursCoded(SparseAutoEncoder(*sizes))
+        loss = build({"name": "csr", "loss": "multiple-negatives-ranking"}, model)
+    counts = torch.zeros(LATENTS, dtype=torch.long)
+    counts[:dead] = 1 << 40
+
+    def step() -> dict[str, Tensor]:
+        model.zero_grad()
+        model.auto_encoder.stats_last_nonzero.copy_(counts)
+        found = loss(features, None)
+        sum(found.values()).backward()
+        return found
+
+    return step
+
+
+def reconstruction(provider: str, batch: int) -> Step:
+    """Embeddings and what they were reconstructed as, of two columns, to the three terms."""
+    names = ("backbone", "decoded_k", "decoded_4k", "decoded_aux", "decoded_k_pre_bias")
+    torch.manual_seed(batch)
+    columns = [{name: torch.randn(batch, WIDTH).requires_grad_() for name in names} for _ in range(2)]
+    leaves = [part for column in columns for part in column.values()]
+    if provider == "original":
+        from sentence_transformers.sparse_encoder.losses import CSRReconstructionLoss
+
+        theirs = {name: name.replace("decoded", "decoded_embedding") for name in names}
+        theirs["backbone"] = "sentence_embedding_backbone"
+        outputs = [{theirs[name]: part for name, part in column.items()} for column in columns]
+        compute = partial(CSRReconstructionLoss(None).compute_loss_from_embeddings, outputs)
+    else:
+        from losskit import Output, build
+
+        records = [Output(None, parts=column) for column in columns]
+        compute = partial(build("csr-reconstruction").compute, records, None, slice(0, batch))
+
+    def step() -> dict[str, Tensor]:
+        for leaf in leaves:
+            leaf.grad = None
+        found = compute()
+        sum(found.values()).backward()
+        return found
+
+    return step
+
+
+CASES |= {
+    "csr-reconstruction": Case(reconstruction, (64, 256, 1024, 4096, 16384)),
+    **{f"csr, k {k}": Case(partial(csr, k, 0), (64, 256, 1024)) for k in (32, 64, 256)},
+    "csr, k 32, half dead": Case(partial(csr, 32, LATENTS // 2), (64, 256, 1024)),
+}
+
+
 def prepare(name: str, provider: str, batch: int) -> Step:
     """One step of a case."""
     return CASES[name].prepare(provider, batch)

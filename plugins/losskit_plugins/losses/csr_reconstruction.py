@@ -8,25 +8,29 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from losskit import Card, Execution, Format, Loss, Output
 from losskit.errors import LossError, check_number
-from losskit.math import masked_mean, mean_over_rows, pad_lists, pairwise_distance, promoted
+from losskit.math import masked_mean, pad_lists, promoted, tuple_index
 
-__all__ = ["TERMS", "CSRReconstructionLoss", "count_active", "mean_squared_errors", "reconstruction", "spread"]
+__all__ = ["TERMS", "CSRReconstructionLoss", "count_active", "mean_squared_error", "reconstruction", "spread"]
 
 TERMS = ("reconstruction_loss_k", "reconstruction_loss_4k", "reconstruction_loss_aux")
 
 
-def mean_squared_errors(
-    embeddings: Float[Tensor, "n d"], *reconstructions: Float[Tensor, "n d"]
-) -> Float[Tensor, " n"] | Float[Tensor, "n k"]:
-    """|x_i - y_i|^2 / d for each reconstruction y, [n]; of k reconstructions [n, k].
+def mean_squared_error(
+    vectors: Float[Tensor, "n d"], others: Float[Tensor, "n d"], shares: Float[Tensor, " n"] | None = None
+) -> Float[Tensor, ""]:
+    """sum over i of c_i |x_i - y_i|^2 / d, where the shares c are 1 / n if there are none. In float32 at least.
 
-    >>> mean_squared_errors(torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 1.0]]))
-    tensor([2.])
+    >>> mean_squared_error(torch.tensor([[1.0, 3.0], [0.0, 0.0]]), torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+    tensor(1.)
     """
-    return pairwise_distance(embeddings, *reconstructions).square() / embeddings.shape[1]
+    vectors, others = promoted(vectors), promoted(others)
+    if shares is None:
+        return functional.mse_loss(others, vectors)
+    return functional.mse_loss(others, vectors, reduction="none").mean(1) @ shares.to(vectors.dtype)
 
 
 def spread(vectors: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
@@ -35,10 +39,10 @@ def spread(vectors: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     >>> spread(torch.tensor([[1.0, 0.0], [3.0, 0.0]])), spread(torch.ones(3, 2))
     (tensor(0.5000), tensor(1.))
     """
-    vectors = promoted(vectors)
-    found = vectors.var(0, correction=0).mean()
-    # Rounding may leave some variance between equal vectors.
-    return found.where((found != 0) & (vectors != vectors[:1]).any(), 1.0)
+    # Seen from the first one, equal vectors are 0, whose mean is not rounded.
+    vectors = promoted(vectors) - promoted(vectors[:1]).detach()
+    found = functional.mse_loss(vectors.mean(0).expand_as(vectors), vectors)
+    return found.where(found != 0, 1.0)
 
 
 def reconstruction(columns: Sequence[Output], rows: slice, *, beta: float) -> dict[str, Float[Tensor, ""]]:
@@ -63,9 +67,9 @@ def reconstruction(columns: Sequence[Output], rows: slice, *, beta: float) -> di
             got=f"parts {sorted({name for column in columns for name in column.parts})}",
             fix="call it with features and a csr encoder, not with embeddings",
         )
-    weights = _per_tuple(columns[0][rows], columns[0][rows].parts.get("weight"))
-    errors = zip(*(_errors(column, rows) for column in encoded), strict=True)
-    of_k, of_4k, of_aux = (mean_over_rows(torch.stack(each).mean(0), weights) for each in errors)
+    weight = _per_tuple(columns[0][rows], promoted(encoded[0].parts["backbone"]).dtype)
+    errors = zip(*(_errors(column, rows, weight) for column in encoded), strict=True)
+    of_k, of_4k, of_aux = (sum(each[1:], each[0]) / len(encoded) for each in errors)
     return dict(zip(TERMS, (of_k, of_4k / 8, beta * of_aux), strict=True))
 
 
@@ -120,21 +124,34 @@ class CSRReconstructionLoss(Loss):
         return columns, labels
 
 
-def _errors(column: Output, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """The three errors of one column, each [tuples]."""
+def _errors(column: Output, rows: slice, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The three errors of one column."""
     part = column[rows]
+    shares = _shares(part, weight)
     embeddings, auxiliary = part.parts["backbone"], part.parts.get("decoded_aux")
-    of_k, of_4k = mean_squared_errors(embeddings, part.parts["decoded_k"], part.parts["decoded_4k"]).unbind(1)
-    of_aux = torch.zeros_like(of_k)
-    if auxiliary is not None:
-        residuals = column.parts["backbone"] - column.parts["decoded_k_pre_bias"].detach()
-        mine = Output(None, parts={"residuals": residuals}, lists=column.lists)[rows].parts["residuals"]
-        of_aux = mean_squared_errors(mine, auxiliary) / spread(residuals)
-    return _per_tuple(part, of_k), _per_tuple(part, of_4k), _per_tuple(part, of_aux)
+    of_k, of_4k = (mean_squared_error(embeddings, part.parts[name], shares) for name in ("decoded_k", "decoded_4k"))
+    if auxiliary is None:
+        return of_k, of_4k, torch.zeros_like(of_k)
+    residuals = column.parts["backbone"] - column.parts["decoded_k_pre_bias"].detach()
+    mine = Output(residuals, lists=column.lists)[rows].embedding
+    return of_k, of_4k, mean_squared_error(mine, auxiliary, shares) / spread(residuals)
 
 
-def _per_tuple(record: Output, values: Tensor | None) -> Tensor | None:
-    """Means over the items of each tuple of a record, [items] to [tuples]."""
-    if values is None or record.lists is None:
-        return values
-    return masked_mean(*pad_lists(values, record.lists), dim=1)
+def _per_tuple(record: Output, dtype: torch.dtype) -> Tensor | None:
+    """The sample weight of each tuple, if there are any; its items share it."""
+    weight = record.parts.get("weight")
+    if weight is None:
+        return None
+    weight = weight.detach().to(dtype)
+    return weight if record.lists is None else masked_mean(*pad_lists(weight, record.lists), dim=1)
+
+
+def _shares(record: Output, weight: Tensor | None) -> Tensor | None:
+    """What each item counts, given the weights of tuples, whose items count alike; None: all the same."""
+    like = promoted(record.parts["backbone"])
+    share = None if weight is None else weight / record.tuples
+    if record.lists is None:
+        return share
+    counts = like.new_tensor(record.lists)
+    each = 1 / (record.tuples * counts) if share is None else share / counts
+    return each[tuple_index(record.lists, record.items, like.device)]

@@ -1,4 +1,4 @@
-"""Whether embeddings spread or collapse, seen through a loss's observers."""
+"""Whether embeddings spread or collapse, and how sparse they are, seen through a loss's observers."""
 
 from __future__ import annotations
 
@@ -60,6 +60,8 @@ def effective_negatives(negatives: Tensor, where: Tensor, *, scale: float) -> Te
 class Diagnostics:
     """Measures the last batch of a loss: similarities of positives and negatives, and effective negatives.
 
+    Of a sparse encoder also the mean number of active dimensions, in the first column and in all others.
+
     It looks at losses of embeddings with two columns or more; the first is compared with each other. What belongs
     to a row is its own item of column 1, or of a list column those items whose label is above 0. Scores of
     cross-encoders are no similarities and are left out.
@@ -84,18 +86,19 @@ class Diagnostics:
         if self._last is None or self.loss.encoder.family == "cross-encoder":
             return {}
         columns, labels, rows = self._last
+        active = _active(columns, rows) if self.loss.encoder.family == "sparse" else {}
         if len(columns) < 2 or any(column.embedding is None for column in columns):
-            return {}
+            return active
         found = self._similarities(columns, labels, slice(rows.start, min(rows.stop, rows.start + ROWS)))
         if not found.positives.numel() or not found.where.any():
-            return {}
+            return active
         values = {
             "mean_positive_similarity": float(found.positives.mean()),
             "mean_negative_similarity": float(found.negatives[found.where].mean()),
             "effective_negatives": float(effective_negatives(found.negatives, found.where, scale=self._scale())),
         }
         self._warn(values)
-        return values
+        return active | values
 
     def _see(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> None:
         self._last = [Output(c.embedding, c.mask, lists=c.lists) for c in columns], labels, rows
@@ -135,6 +138,15 @@ class Diagnostics:
             "Lower the learning rate, warm up longer, or check that positives differ from negatives.",
             type(self.loss).__name__, positive, negative,
         )  # fmt: skip
+
+
+def _active(columns: Sequence[Output], rows: slice) -> dict[str, float]:
+    """The mean number of entries that are not 0, of queries and of documents; of a single column, of its texts."""
+    counts = [column[rows].embedding.count_nonzero(1) for column in columns if column.embedding is not None]
+    names = ("active_dims_query", "active_dims_document") if len(counts) > 1 else ("active_dims_document",)
+    sides = counts[: len(names) - 1], counts[len(names) - 1 :]
+    means = {name: torch.cat(side).double() for name, side in zip(names, filter(None, sides), strict=True)}
+    return {name: float(each.mean()) for name, each in means.items() if each.numel()}
 
 
 def _owners(column: Output) -> list[int]:

@@ -170,11 +170,14 @@ class SpladeLoss(Wrapper):
 
         Penalties are no means over rows: they are computed once, with the first of them, and 0 with all others.
         """
-        penalties: dict[str, Tensor] = {}
-        for role, (queries, documents) in self._regularized(columns).items():
-            zero = documents.embedding.new_zeros(())
-            penalty = zero if rows.start else self.regularizer(role)(queries, documents) * self.weight(role)
-            penalties[f"{role}_regularizer_loss"] = penalty
+        if rows.start:  # connected, for a backward through gathered columns has to run on every rank
+            nothing = torch.stack([each.embedding[:0].sum() for each in columns if each.embedding is not None]).sum()
+            penalties = {f"{role}_regularizer_loss": nothing for role in ROLES if self._uses(role)}
+        else:
+            penalties = {
+                f"{role}_regularizer_loss": self.regularizer(role)(*sides) * self.weight(role)
+                for role, sides in self._regularized(columns).items()
+            }
         base = self.loss.compute(columns, labels, rows)
         values = base if isinstance(base, dict) else {"base_loss": base}
         if values.keys() & penalties.keys():

@@ -92,6 +92,20 @@ def test_one_column_one_row_or_nothing_gives_nothing(loss):
     assert Diagnostics(loss).measure() == {}
 
 
+def test_the_active_dimensions_of_sparse_embeddings_are_counted(loss, encoder):
+    queries, documents = torch.tensor([[1.0, 0, 0], [1, 2, 3]]), torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 1, 0]])
+    columns = [Output(queries), Output(documents, lists=(1, 2))]
+    assert "active_dims_query" not in observed(loss, columns).measure()
+    encoder.family = "sparse"
+    found = observed(loss, columns).measure()
+    assert found["active_dims_query"] == 2
+    assert found["active_dims_document"] == 1
+    assert observed(loss, columns, rows=slice(1, 2)).measure()["active_dims_query"] == 3
+    assert observed(loss, [Output(documents)]).measure() == {"active_dims_document": 1.0}
+    three = observed(loss, [Output(documents), Output(documents), Output(torch.ones(3, 3))]).measure()
+    assert three["active_dims_document"] == 2
+
+
 def test_cross_encoder_scores_are_no_similarities(loss, encoder):
     encoder.family = "cross-encoder"
     assert observed(loss, [Output(torch.ones(3)), Output(torch.ones(3))]).measure() == {}

@@ -33,6 +33,8 @@ RANKING = around(MultipleNegativesRankingLoss)
 UNIT = around(MultipleNegativesRankingLoss, normalize=True)
 WHOLE = around(MultipleNegativesRankingLoss, (FULL,), normalize=True)
 DRAWN = around(CoSENTLoss, weights=(1.0, 0.5, 0.1), dims_per_step=2)
+ACTIVE = around(MultipleNegativesRankingLoss, (5, 2), axis="active", weights=(1.0, 0.5))
+ALL_ACTIVE = around(MultipleNegativesRankingLoss, (FULL,), axis="active")
 SUBJECTS = [
     *subjects(RANKING, kind="wrapper", families=["dense"], weights=True),
     *subjects(UNIT, kind="wrapper", families=["dense"], lists=("positive",)),
@@ -40,6 +42,8 @@ SUBJECTS = [
     *subjects(DRAWN, kind="wrapper", families=["dense"]),
     *subjects(around(ListNetLoss), kind="wrapper", families=["dense"], form=ListNetLoss.card.formats[0]),
     *subjects(nested, kind="wrapper", families=["dense"]),
+    *subjects(ACTIVE, kind="wrapper", families=["sparse", "multi-vector"]),
+    *subjects(ALL_ACTIVE, kind="wrapper", families=["sparse"], equals=MultipleNegativesRankingLoss),
 ]
 
 
@@ -210,3 +214,38 @@ def test_cuts_layers_and_embedded_parts_but_not_those_of_a_guide():
     record = Output(vectors, layers=(vectors, vectors), parts=parts)
     MatryoshkaLoss(None, inner, (3,)).compute([record], None, slice(0, 2))
     assert widths == {"layers": [3, 3], "guide": FULL, "tower": 3, "weight": (2,)}
+
+
+def test_the_largest_entries_stay_active():
+    """In loops: all but the so many entries of largest absolute value become 0."""
+    generator = torch.Generator().manual_seed(0)
+    columns = [torch.randn(4, FULL, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2)]
+
+    def cut(column, count):
+        kept = []
+        for row in column:
+            order = sorted(range(FULL), key=lambda place: -abs(row[place].item()))
+            mask = torch.tensor([place in order[:count] for place in range(FULL)])
+            kept.append(torch.where(mask, row, torch.zeros_like(row)))
+        return torch.stack(kept)
+
+    inner = MultipleNegativesRankingLoss(similarity="dot")
+    expected = {f"matryoshka_{count}": inner.compute_loss_from_embeddings([cut(c, count) for c in columns])
+                for count in (5, 2)}  # fmt: skip
+    found = MatryoshkaLoss(None, inner, (5, 2), axis="active").compute_loss_from_embeddings(columns)
+    assert list(found) == list(expected)
+    for key, value in expected.items():
+        require_equal(key, differentiate(value, columns), differentiate(found[key], columns))
+
+
+def test_active_entries_need_no_full_size(caplog):
+    model = ToyEncoder("sparse")
+    MatryoshkaLoss(model, MultipleNegativesRankingLoss(model), (3,), axis="active")
+    assert not caplog.records
+    MatryoshkaLoss(model, MultipleNegativesRankingLoss(model), (3,))
+    assert "is not among" in caplog.text
+
+
+def test_refuses_an_unknown_axis():
+    with pytest.raises(LossError, match=r"^MatryoshkaLoss.axis: expected dimensions or active, got 'layers'"):
+        MatryoshkaLoss(None, MultipleNegativesRankingLoss(), (3,), axis="layers")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from losskit import Direct, Execution, GradCache, Output, Similarity
 from losskit.adapt import DictEncoder
@@ -22,15 +22,19 @@ __all__ = ["InMiniBatches", "MultiVectorLoss", "Scores", "ScoresOfLists", "Score
 THEIR_SCORING = "sentence_transformers.multi_vector_encoder.scoring"
 
 
-class _Called:
-    """A function of token embeddings and masks, as a similarity that is called on all documents at once."""
+class _Called(nn.Module):
+    """A function of token embeddings and masks, as a similarity that is called on all documents at once.
+
+    A module, so that the parameters of a learned function are found.
+    """
 
     pooled = True
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
         self.function = function
 
-    def __call__(self, a: Output, b: Output) -> Tensor:
+    def forward(self, a: Output, b: Output) -> Tensor:
         """All pairs, [n, m]."""
         return self._scores(a, b.embedding[:, None], b.mask[:, None])
 

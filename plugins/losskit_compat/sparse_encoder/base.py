@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from losskit import Loss, Output
 from losskit.adapt import DictEncoder
 from losskit.loss import Value
-from losskit.protocols import Encoder, Features
+from losskit.protocols import Encoder
 from losskit_plugins.encoders.adapters.sparse import SparseEncoderView
 
 from ..base import Incumbent
@@ -43,15 +43,10 @@ class SparseModule(DictEncoder):
         """The module's own, else sparse."""
         return str(getattr(self.module, "family", "sparse"))
 
-    def __call__(self, features: Features, needs: Sequence[str] = ()) -> Output:
-        """Encode by calling the module on a copy of the features."""
-        wanted = [need for need in needs if need in PARTS]
-        if not wanted:
-            return super().__call__(features, needs)
-        made = self.module(dict(features))
-        parts = {need: made[PARTS[need]] for need in wanted if made.get(PARTS[need]) is not None}
-        parts |= self._parts({**features, **made}, [need for need in needs if need not in PARTS])
-        return Output(made["sentence_embedding"], parts=parts)
+    def _parts(self, found: Mapping[str, Any], needs: Sequence[str]) -> dict[str, Any]:
+        theirs = {need: PARTS[need] for need in needs if PARTS.get(need) in found}
+        parts = {need: found[name] for need, name in theirs.items() if found[name] is not None}
+        return parts | super()._parts(found, [need for need in needs if need not in theirs])
 
 
 class EmbeddingLoss(ForeignLoss):

@@ -18,6 +18,7 @@ from torch import nn
 from losskit import Direct, GradCache, LossError, Output
 from losskit.testing import ToyEncoder
 from losskit_plugins.similarities.xtr import XTRSimilarity
+from losskit_plugins.wrappers import splade as native
 
 FAMILIES = {"sparse": "sparse_encoder", "multi-vector": "multi_vector_encoder"}
 original = {name: pytest.importorskip(f"sentence_transformers.{path}.losses") for name, path in FAMILIES.items()}
@@ -195,9 +196,9 @@ def test_the_weight_of_a_reconstruction_has_one_place():
 # The schedule
 
 
-def splade():
+def splade(weight=1.0):
     model = ToyEncoder("sparse")
-    return sparse.SpladeLoss(model, sparse.SparseMultipleNegativesRankingLoss(model), 1.0)
+    return native.SpladeLoss(model, sparse.SparseMultipleNegativesRankingLoss(model), weight)
 
 
 def test_schedules_of_the_incumbent_are_known():
@@ -215,8 +216,12 @@ def test_schedules_of_the_incumbent_are_known():
         ({"warmup_ratio": 0.0}, r"warmup_ratio: expected a share in \(0, 1\], got 0.0"),
         ({"warmup_ratio": 1.5}, r"warmup_ratio: expected a share in \(0, 1\], got 1.5"),
         ({"loss": nn.Identity()}, "loss: expected a SpladeLoss, got Identity"),
+        (
+            {"loss": splade({"to": 2.0})},
+            "loss.document_regularizer_weight: expected a number, got a schedule of its own",
+        ),
     ],
-    ids=str,
+    ids=["type", "ratio-0", "ratio-1.5", "loss", "weight"],
 )
 def test_refuses_schedules_that_are_none(options, message):
     with pytest.raises(LossError, match=f"SpladeRegularizerWeightSchedulerCallback.{message}"):
@@ -253,6 +258,27 @@ def test_gathering_and_mini_batches_go_together():
     assert loss.execution == Direct(gather=True)
     loss.mini_batch_size = 4
     assert loss.execution == GradCache(mini_batch_size=4, gather=True)
+
+
+class Weighted(nn.Module):
+    """A similarity with parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+
+    def forward(self, queries_embeddings, documents_embeddings, queries_mask, documents_mask):
+        return scoring.colbert_scores(
+            queries_embeddings * self.weight, documents_embeddings, queries_mask, documents_mask
+        )
+
+
+def test_a_function_that_is_a_module_is_trained():
+    learned = Weighted()
+    loss = tokens.MultiVectorMultipleNegativesRankingLoss(Recording(), similarity_fct=learned)
+    assert [parameter is learned.weight for parameter in loss.parameters()] == [True]
+    loss([column(0), column(1), column(2)]).backward()
+    assert learned.weight.grad.abs().sum() > 0
 
 
 class Recording(nn.Module):

@@ -6,6 +6,7 @@ The incumbent's trainer adds one for its own SpladeLoss; for ours it is given to
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
@@ -59,6 +60,10 @@ class SpladeRegularizerWeightSchedulerCallback(TrainerCallback):
         self.warmup_ratio = warmup_ratio
         self.max_document_regularizer_weight = loss.document_regularizer_weight
         self.max_query_regularizer_weight = loss.query_regularizer_weight
+        for weight, value in self._full().items():
+            if isinstance(value, Mapping):
+                fix = "leave this callback out"
+                raise LossError(f"{name}.loss.{weight}", expected="a number", got="a schedule of its own", fix=fix)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -78,7 +83,7 @@ class SpladeRegularizerWeightSchedulerCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Log the weights of the step that is over."""
+        """Add the weights of the step that is over to the logs, for the callbacks that come after this one."""
         share = self._share(state, ago=1)
         for name, weight in self._full().items():
             if logs is not None:

@@ -153,11 +153,13 @@ class SpladeLoss(Wrapper):
     def observe(self, columns: list[Output], labels: Tensor | None) -> tuple[list[Output], Tensor | None]:
         """Lets regularizers count terms and moves the weights that follow a number of active terms."""
         with torch.no_grad():
-            for role, (queries, documents) in self._regularized(columns).items():
-                see = getattr(self.regularizer(role), "observe", None)
+            seeing = {role: getattr(self.regularizer(role), "observe", None) for role in ROLES}
+            wanting = {role: getattr(self, f"{role}_active", None) for role in ROLES}
+            roles = [role for role in ROLES if seeing[role] is not None or wanting[role] is not None]
+            for role, (queries, documents) in self._regularized(columns, roles).items():
+                see, wanted = seeing[role], wanting[role]
                 if see is not None:
                     see(queries, documents)
-                wanted = getattr(self, f"{role}_active", None)
                 if wanted is not None:
                     factor, found = getattr(self, f"{role}_factor"), active(documents.embedding).mean()
                     moved = adjusted(factor.to(found.device), found.to(factor.dtype), wanted, SPEED * self._eased(role))
@@ -176,7 +178,7 @@ class SpladeLoss(Wrapper):
         else:
             penalties = {
                 f"{role}_regularizer_loss": self.regularizer(role)(*sides) * self.weight(role)
-                for role, sides in self._regularized(columns).items()
+                for role, sides in self._regularized(columns, ROLES).items()
             }
         base = self.loss.compute(columns, labels, rows)
         values = base if isinstance(base, dict) else {"base_loss": base}
@@ -205,10 +207,10 @@ class SpladeLoss(Wrapper):
             return 1.0
         return min(1.0, scheduled(given, self.progress) / scheduled(given, 1.0))
 
-    def _regularized(self, columns: Sequence[Output]) -> dict[str, tuple[Output | None, Output]]:
-        """The queries and documents that each penalty is called with."""
+    def _regularized(self, columns: Sequence[Output], roles: Sequence[str]) -> dict[str, tuple[Output | None, Output]]:
+        """The queries and documents that each penalty of these roles is called with, as far as it is used."""
         first = 0 if self.use_document_regularizer_only else 1
-        used = [role for role in ROLES if self._uses(role)]
+        used = [role for role in roles if self._uses(role)]
         documents = self._joined(columns[first:], "documents") if {"document", "joint"} & {*used} else None
         queries = self._joined(columns[:first], "queries") if {"query", "joint"} & {*used} else None
         sides = {"document": (None, documents), "query": (None, queries), "joint": (queries, documents)}

@@ -179,7 +179,7 @@ def test_what_a_card_says_cannot_style_or_steer_the_terminal(losskit, site) -> N
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
-        (["--kind", "similarity"], {"angle", "cosine", "dot", "euclidean", "manhattan"}),
+        (["--kind", "weighting"], {"lambda-rank", "ndcg-loss1", "ndcg-loss2", "ndcg-loss2pp", "no-weighting"}),
         (["--inputs", "text,text", "--labels", "score"], {"cosent"}),
         (["--inputs", "query documents", "--labels", "scores"], {"distill-kl-div", "list-net", "margin-mse"}),
         (["--search", "cosent"], {"cosent"}),

@@ -108,7 +108,8 @@ def subjects(
     """
     first = Subject(make, kind, **settings)
     if families is None:
-        families = (first.card.encoders if first.card is not None else ()) or ("dense",)
+        card = getattr(make, "card", None) or first.card  # what is made on request is made for a dense encoder
+        families = (card.encoders if card is not None else ()) or ("dense",)
     found = [replace(first, family=family) for family in families]
     if first.form is not None:
         return found

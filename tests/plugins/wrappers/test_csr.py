@@ -35,7 +35,7 @@ def outside(model):
 
 SPARSE = {"families": ["sparse"]}
 SUBJECTS = [
-    *subjects(CSRReconstructionLoss, lists=("text",), weights=True, **SPARSE),
+    *subjects(CSRReconstructionLoss, lists=("text",), weights=True),
     *subjects(around(MultipleNegativesRankingLoss, beta=0.5, gamma=2.0), kind="wrapper", weights=True, **SPARSE),
     *subjects(around(CoSENTLoss), kind="wrapper", **SPARSE),
     *subjects(around(several), kind="wrapper", **SPARSE),

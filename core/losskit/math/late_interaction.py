@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .once import differentiable_once
-from .precision import promoted
+from .precision import full_precision, promoted
 from .products import inner_products
 
 __all__ = ["EMPTY_DOCUMENT", "maxsim", "pairwise_maxsim", "xtr"]
@@ -84,13 +84,15 @@ def pairwise_maxsim(a: Queries, a_mask: QueryMask, b: Documents, b_mask: Documen
     tensor([4.])
     """
     a, b, b_mask = _prepared(a, b, b_mask)
-    scores: Tensor = _Pairs.apply(a, a_mask, b, b_mask)  # type: ignore[no-untyped-call]
+    with full_precision(a):
+        scores: Tensor = _Pairs.apply(a, a_mask, b, b_mask)  # type: ignore[no-untyped-call]
     return _without_empty(scores, b_mask)
 
 
 def _matrix(top_k: int | None, a: Tensor, a_mask: Tensor | None, b: Tensor, b_mask: Tensor | None) -> Tensor:
     a, b, b_mask = _prepared(a, b, b_mask)
-    scores, counts = _Matrix.apply(top_k, a, a_mask, b, b_mask)  # type: ignore[no-untyped-call]
+    with full_precision(a):
+        scores, counts = _Matrix.apply(top_k, a, a_mask, b, b_mask)  # type: ignore[no-untyped-call]
     return _without_empty(scores if counts is None else scores / counts.clamp(min=1), b_mask)
 
 

@@ -140,6 +140,18 @@ def test_pairs_without_documents_tokens():
     assert pairwise_maxsim(a, None, b, None).tolist() == [-1e9, -1e9]
 
 
+@pytest.mark.parametrize(
+    "scores",
+    [pairwise_maxsim, maxsim, lambda *each: xtr(*each, top_k=2)],
+    ids=["pairwise_maxsim", "maxsim", "xtr"],
+)
+def test_is_not_rounded_under_autocast(scores):
+    a, b = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    expected = scores(a, None, b, None)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(scores(a, None, b, None), expected)
+
+
 def test_every_kind_of_place_is_kept():
     """Documents of more than 256 tokens, whose places fit no byte."""
     a, b = torch.tensor([[[1.0]]]), torch.zeros(1, 300, 1)

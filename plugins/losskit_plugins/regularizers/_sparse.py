@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from losskit import Output
+from losskit.errors import LossError
 from losskit.math import full_precision, promoted
 
 __all__ = ["Shares", "Terms", "active", "column_means", "of_each", "used_shares"]
@@ -74,8 +75,17 @@ class Shares(nn.Module):
 
     @torch.no_grad()
     def update(self, embeddings: Float[Tensor, "n terms"]) -> None:
-        """Take in a batch. The buffers are new ones, for a forward before may still need the old in its backward."""
+        """Take in a batch. The buffers are new ones, for a forward before may still need the old in its backward.
+
+        Raises:
+            LossError: embeddings of another width than those before.
+        """
         found = used_shares(embeddings).to(self.mean.dtype)
+        if self.mean.numel() and self.mean.shape != found.shape:
+            raise LossError(
+                "how common terms are", expected=f"embeddings of {self.mean.numel()} terms, as counted before",
+                got=str(found.numel()), fix="take a new regularizer for another encoder",
+            )  # fmt: skip
         self.seen = self.seen.to(found.device) + 1
         before = self.mean.to(found.device) if self.mean.numel() else torch.zeros_like(found)
         self.mean = before + (found - before) / self.seen.clamp(max=self.batches)

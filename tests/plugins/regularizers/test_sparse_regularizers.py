@@ -147,8 +147,19 @@ def test_frequencies_are_the_mean_over_the_last_batches(kind):
     weights = document_weights(wanted, 0.1, 10.0) if kind is DFFlopsRegularizer else rarity(wanted)
     documents = sparse(seed=9)
     got = differentiate(regularizer(None, Output(documents)), [documents])
-    require_equal("weights of the batches before", differentiate(weighed(documents, weights), [documents]), got)
+    expected = differentiate(weighed(documents, weights), [documents])
+    require_equal("weights of the batches before", expected, got, tolerance=1e-6)  # kept in float32
     assert not regularizer.shares.mean.requires_grad
+
+
+@pytest.mark.parametrize("kind", [DFFlopsRegularizer, IDFFlopsRegularizer])
+def test_refuses_embeddings_of_another_width(kind):
+    regularizer = kind()
+    regularizer.observe(None, Output(torch.ones(2, 3)))
+    with pytest.raises(
+        losskit.LossError, match=r"^how common terms are: expected embeddings of 3 terms, .*, got 4. Fix"
+    ):
+        regularizer.observe(None, Output(torch.ones(2, 4)))
 
 
 @pytest.mark.parametrize("name", ["anti-zero", "df-flops", "flops", "idf-flops", "l0-masked", "l1", "overlap"])

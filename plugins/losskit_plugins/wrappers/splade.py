@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from losskit import Card, Execution, Loss, Output, Regularizer, Wrapper, build
 from losskit.errors import LossError, check_number
 from losskit.loss import Value
+from losskit.score_loss import described
 from losskit_plugins.regularizers._sparse import active
 from losskit_plugins.regularizers.flops import FlopsRegularizer
 
@@ -105,12 +106,12 @@ class SpladeLoss(Wrapper):
         super().__init__(model, loss, execution=execution)
         self.document_regularizer_weight = document_regularizer_weight
         self.query_regularizer_weight = query_regularizer_weight
-        self.document_regularizer = _built(document_regularizer)
-        self.query_regularizer = _built(query_regularizer)
+        self.document_regularizer = self._built("document", document_regularizer)
+        self.query_regularizer = self._built("query", query_regularizer)
         self.document_regularizer_threshold = document_regularizer_threshold
         self.query_regularizer_threshold = query_regularizer_threshold
         self.use_document_regularizer_only = use_document_regularizer_only
-        self.joint_regularizer = _built(joint_regularizer)
+        self.joint_regularizer = self._built("joint", joint_regularizer)
         self.joint_regularizer_weight = joint_regularizer_weight
         self.document_active = document_active
         self.query_active = query_active
@@ -177,7 +178,7 @@ class SpladeLoss(Wrapper):
             penalties = {f"{role}_regularizer_loss": nothing for role in ROLES if self._uses(role)}
         else:
             penalties = {
-                f"{role}_regularizer_loss": self.regularizer(role)(*sides) * self.weight(role)
+                f"{role}_regularizer_loss": self._penalty(role, *sides)
                 for role, sides in self._regularized(columns, ROLES).items()
             }
         base = self.loss.compute(columns, labels, rows)
@@ -198,7 +199,15 @@ class SpladeLoss(Wrapper):
         return found | {f"{role}_regularizer_loss": int(rows.start == 0) for role in ROLES}
 
     def _uses(self, role: str) -> bool:
-        return bool(getattr(self, f"{role}_regularizer_weight"))
+        weight = getattr(self, f"{role}_regularizer_weight")
+        return isinstance(weight, Mapping) or bool(weight)
+
+    def _penalty(self, role: str, queries: Output | None, documents: Output) -> Tensor:
+        """A penalty times its weight."""
+        found = self.regularizer(role)(queries, documents)
+        if not isinstance(found, Tensor) or found.ndim:
+            raise LossError(f"{type(self).__name__}.{role}_regularizer", expected="a scalar", got=described(found))
+        return found * self.weight(role)
 
     def _eased(self, role: str) -> float:
         """How much of a scheduled weight there is yet: while it is low, many active terms are no sign of anything."""
@@ -225,6 +234,16 @@ class SpladeLoss(Wrapper):
                 fix="set use_document_regularizer_only where columns are no queries with documents",
             )  # fmt: skip
         return Output(embeddings[0] if len(embeddings) == 1 else torch.cat(embeddings))
+
+    def _built(self, role: str, given: str | Regularizer | None) -> Regularizer | None:
+        """The regularizer of an expression, or the object that was given."""
+        made: Regularizer | None = build(given, kind="regularizer") if isinstance(given, str | Mapping) else given
+        if made is not None and (isinstance(made, type) or not callable(made)):
+            raise LossError(
+                f"{type(self).__name__}.{role}_regularizer", expected="the name of a regularizer, or a callable object",
+                got=repr(made),
+            )  # fmt: skip
+        return made
 
     def _check_options(self) -> None:
         name = type(self).__name__
@@ -257,6 +276,8 @@ class SpladeLoss(Wrapper):
         weight = getattr(self, f"{role}_regularizer_weight")
         if isinstance(weight, Mapping):
             check_schedule(option, weight)
+            for end in ("from", "to"):
+                check_number(f"{option}.{end}", weight.get(end, 0.0), "0 or more")
         elif weight is not None or role == "document":
             check_number(option, weight, "0 or more")
 
@@ -284,11 +305,3 @@ class SpladeLoss(Wrapper):
         """The weight of a penalty at the end of the training, before it is moved."""
         weight = getattr(self, f"{role}_regularizer_weight")
         return scheduled(weight, 1.0) if isinstance(weight, Mapping) else weight
-
-
-def _built(regularizer: str | Regularizer | None) -> Regularizer | None:
-    """The regularizer of an expression."""
-    made: Regularizer | None = (
-        build(regularizer, kind="regularizer") if isinstance(regularizer, str | Mapping) else regularizer
-    )
-    return made

@@ -19,6 +19,7 @@ from losskit_plugins.losses.cosent import CoSENTLoss
 from losskit_plugins.losses.global_orthogonal_regularization import GlobalOrthogonalRegularizationLoss
 from losskit_plugins.losses.list_net import ListNetLoss
 from losskit_plugins.losses.multiple_negatives_ranking import MultipleNegativesRankingLoss
+from losskit_plugins.regularizers.overlap import OverlapRegularizer
 from losskit_plugins.wrappers.splade import SpladeLoss, adjusted
 
 
@@ -310,6 +311,16 @@ def followed_on(model):
         ({"document_regularizer_weight": -1}, r"document_regularizer_weight: expected 0 or more, got -1"),
         ({"document_regularizer_weight": None}, r"document_regularizer_weight: expected 0 or more, got None"),
         ({"document_regularizer_weight": {"too": 1}}, r"document_regularizer_weight.too: expected a key of a schedule"),
+        ({"document_regularizer_weight": {"to": -1}}, r"document_regularizer_weight.to: expected 0 or more, got -1"),
+        (
+            {"query_regularizer_weight": {"from": -2, "to": 1}},
+            r"query_regularizer_weight.from: expected 0 or more, got -2",
+        ),
+        ({"document_regularizer": 5}, r"document_regularizer: expected the name of a regularizer, or a .*, got 5"),
+        (
+            {"joint_regularizer": OverlapRegularizer},
+            r"joint_regularizer: expected the name of a regularizer, .*, got <class .*OverlapRegularizer'>",
+        ),
         ({"query_regularizer_weight": math.inf}, r"query_regularizer_weight: expected 0 or more, got inf"),
         ({"joint_regularizer_weight": "1"}, r"joint_regularizer_weight: expected 0 or more, got '1'"),
         (
@@ -363,6 +374,22 @@ def test_refuses_a_regularized_loss_inside():
     loss = SpladeLoss(None, inner, 0.1)
     with pytest.raises(LossError, match=r"^SpladeLoss.loss: expected one without regularizers of its own, got"):
         loss.compute_loss_from_embeddings(embeddings(2))
+
+
+@pytest.mark.parametrize(
+    ("found", "words"), [(lambda _, documents: documents.embedding, r"float32 of shape"), (lambda *_: 1.0, "float")]
+)
+def test_refuses_a_penalty_that_is_no_scalar(found, words):
+    loss = SpladeLoss(None, MultipleNegativesRankingLoss(), 0.1, document_regularizer=found)
+    with pytest.raises(LossError, match=rf"^SpladeLoss.document_regularizer: expected a scalar, got {words}"):
+        loss.compute_loss_from_embeddings([torch.ones(2, 3)] * 2)
+
+
+def test_an_empty_schedule_is_the_usual_one():
+    loss = SpladeLoss(None, MultipleNegativesRankingLoss(), {})
+    loss.set_clock(Clock(step=1, progress=0.5))
+    value = loss.compute_loss_from_embeddings([torch.ones(2, 3)] * 2)["document_regularizer_loss"]
+    assert value.item() == pytest.approx(0.5 * 3)
 
 
 def test_refuses_an_unknown_regularizer():

@@ -79,7 +79,7 @@ def _from_config(folder: Path) -> str:
     # Folders with modules.json of before there were other types do not name theirs.
     model_type = _json(folder / _CONFIGS[0], dict).get("model_type", "SentenceTransformer" if modules else None)
     if model_type is not None:
-        if model_type not in _MODEL_TYPES:
+        if not isinstance(model_type, str) or model_type not in _MODEL_TYPES:
             known = ", ".join(_MODEL_TYPES)
             raise ModelError(f"model_type in {folder / _CONFIGS[0]}", expected=f"one of {known}", got=repr(model_type))
         kinds = [str(each.get("type")).rpartition(".")[2] for each in modules if isinstance(each, dict)]
@@ -92,6 +92,8 @@ def _from_config(folder: Path) -> str:
             raise ModelError(where, expected="the name of a registered encoder", got=repr(named))
         return named
     architectures = config.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise ModelError(f"architectures in {folder / 'config.json'}", expected="a list", got=repr(architectures))
     # A folder with modules.json pools embeddings, whatever its transformer was trained as.
     classifies = any(str(name).endswith("ForSequenceClassification") for name in architectures)
     return "cross-encoder" if classifies and not (folder / "modules.json").is_file() else "dense"

@@ -97,6 +97,8 @@ def test_an_encoder_of_no_plugin_is_named(model) -> None:
             "one of SentenceTransformer.*'Other'",
         ),
         ({"config_json": {"losskit_encoder": "lk_mine:Enc"}}, "expected the name of a registered encoder, got 'lk_mi"),
+        ({"config_sentence_transformers_json": {"model_type": ["SparseEncoder"]}}, r"one of .*got \['SparseEncoder'\]"),
+        ({"config_json": {"architectures": 5}}, "architectures in .*config.json: expected a list, got 5"),
         ({"config_json": {"losskit_encoder": 1}}, "config.json: expected the name of a registered encoder, got 1"),
         ({"config_json": {}, "recipe_yaml": "a: [\n"}, "recipe.yaml: expected YAML"),
     ],

@@ -241,8 +241,8 @@ class _Product(torch.autograd.Function):
 def _check_sizes(hidden_dim: int, k: int, k_aux: int, dead_threshold: int) -> None:
     lowest = {"hidden_dim": (hidden_dim, 4), "k": (k, 1), "k_aux": (k_aux, 0), "dead_threshold": (dead_threshold, 0)}
     for name, (value, least) in lowest.items():
-        if value < least:
-            raise RecipeError(name, expected=f"{least} or more", got=str(value))
+        if type(value) is not int or value < least:
+            raise RecipeError(name, expected=f"{least} or more", got=repr(value))
     if 4 * k > hidden_dim:
         raise RecipeError(
             "k", expected=f"at most {hidden_dim // 4}, as 4 k of the {hidden_dim} latents are kept too", got=str(k),

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as NormalizerSequence
@@ -54,8 +55,7 @@ class Tokenizer:
     def __init__(self, base: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
         self.base = base
         if max_length is not None:
-            if max_length < 1:
-                raise RecipeError("max_length", expected="1 or more", got=str(max_length))
+            self.check_length("max_length", max_length)
             self.base.model_max_length = max_length
         if self.base.pad_token is None:
             if self.base.eos_token is None:
@@ -107,6 +107,17 @@ class Tokenizer:
         """What stands at padding, by feature; 0 elsewhere."""
         return {"input_ids": self.base.pad_token_id, "token_type_ids": self.base.pad_token_type_id}
 
+    def check_length(self, option: str, length: int) -> None:
+        """Refuse a length to which texts cannot be cut.
+
+        Raises:
+            RecipeError: names the option.
+        """
+        least = max(1, self.base.num_special_tokens_to_add())
+        if type(length) is not int or length < least:
+            expected = f"{least} or more" + (", as so many tokens stand around a text" if least > 1 else "")
+            raise RecipeError(option, expected=expected, got=repr(length))
+
     def lower_case(self, folder: Path) -> None:
         """Lower-case texts first.
 
@@ -141,12 +152,14 @@ class Tokenizer:
             full: pad to as many instead of to the longest.
             special: put the tokens around it that the tokenizer puts around texts.
 
+        Texts without any token are padding: no transformer takes features without a position.
+
         Raises:
             DataError: there are none, for no transformer takes an empty batch.
         """
         if not texts:
             raise DataError("a column of a batch", expected="at least one text", got="none")
-        return dict(
+        tokens: dict[str, Tensor] = dict(
             self.base(
                 list(texts),
                 None if others is None else list(others),
@@ -158,6 +171,9 @@ class Tokenizer:
                 return_tensors="pt",
             )
         )
+        if tokens["input_ids"].shape[1]:
+            return tokens
+        return {name: torch.full((len(texts), 1), self.padding.get(name, 0)) for name in tokens}
 
     def prompt_length(self, prompt: str) -> int:
         """How many tokens a prompt puts before the text, special ones before it included."""
@@ -254,10 +270,13 @@ def read_config(folder: Path, trust_remote_code: bool) -> PretrainedConfig:
     """The configuration of the transformer in a folder; caches for generation are off.
 
     Raises:
-        ModelError: there is none, or of an unknown architecture.
+        ModelError: there is none, or of an architecture that is unknown or no name.
     """
     with reading(folder, "a transformers model"):
         config: PretrainedConfig = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+    named = config.architectures or []
+    if not (isinstance(named, list) and all(isinstance(each, str) for each in named)):
+        raise ModelError(f"architectures in {folder / 'config.json'}", expected="a list of names", got=repr(named))
     if getattr(config, "use_cache", False):
         config.use_cache = False
     return config

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from losskit.card import Card
-from losskit.errors import RecipeError
+from losskit.errors import ModelError, RecipeError
 from losskit.output import Output
 from losskit.protocols import Encoder, Features
 
@@ -46,7 +46,7 @@ class CSREncoder(SparseTransformerEncoder):
         prompts: put before texts, by role ("query", "document") or any other name; added to the folder's.
         max_length: the most tokens of a text.
         similarity: what the codes are meant to be compared by; "dot" where the folder is silent.
-        max_active_dims: how many latents `encode` keeps; k where the folder is silent.
+        max_active_dims: how many latents `encode` keeps; as many as a given k, or k where the folder is silent.
         tokenizer: of a transformers model given as `model`; copied.
         trust_remote_code: run code that the model folder brings.
 
@@ -113,7 +113,7 @@ class CSREncoder(SparseTransformerEncoder):
             auto_encoder.hidden_dim,
             prompts,
             similarity,
-            max_active_dims,
+            k if max_active_dims is None else max_active_dims,
             options,
         )
         self.head, self.auto_encoder, self.train_backbone = head, auto_encoder, train_backbone
@@ -179,4 +179,8 @@ def _auto_encoder(stage: Stage | None, width: int, sizes: Mapping[str, Any]) -> 
     for name in ("hidden_dim", "normalize"):
         if sizes[name] is not None and sizes[name] != config.get(name):
             raise RecipeError(name, expected=f"{config.get(name)} of the folder's auto-encoder", got=repr(sizes[name]))
-    return SparseAutoEncoder.read(stage, **sizes)
+    made = SparseAutoEncoder.read(stage, **sizes)
+    if made.input_dim != width:
+        expected = f"a {made.kind} of vectors of width {width}, as those before it are"
+        raise ModelError(str(stage.folder), expected=expected, got=f"one of width {made.input_dim}")
+    return made

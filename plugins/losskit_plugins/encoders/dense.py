@@ -19,8 +19,9 @@ from .adapters import SentenceTransformerView
 from .backbone import last_hidden_state, requested_parts
 from .dense_parts import gather_parts
 from .head import with_normalization
+from .options import check_choice, own_number, vector_similarity
 from .pooling import POOLINGS, Pooling, PoolingMode
-from .transformer_encoder import Module, TransformerEncoder, check_choice, stacked, vector_similarity
+from .transformer_encoder import Module, TransformerEncoder, stacked
 from .vector_head import VectorHead
 
 __all__ = ["DenseEncoder"]
@@ -105,7 +106,7 @@ class DenseEncoder(TransformerEncoder):
         after = with_normalization(parts.after, normalize)
         self.head = VectorHead(parts.before, pooled, after, next(parts.transformer.parameters()))
         self.similarity = vector_similarity(similarity, settings, default="cosine")
-        self.truncate_dim: int | None = truncate_dim or settings.own.get("truncate_dim")
+        self.truncate_dim = own_number("truncate_dim", truncate_dim, settings)
         self.dimension = self.head.dimension
 
     @property

@@ -99,7 +99,7 @@ class Projection(nn.Module):
         known = ("in_features", "out_features", "bias", "activation_function", "use_residual", *NAMES)
         refuse_unknown(config, known, culprit)
         _check_names(config, stage, values)
-        activation = activation_from(config.get("activation_function", name_of_activation(nn.Tanh())), culprit)
+        activation = activation_from(str(config.get("activation_function", name_of_activation(nn.Tanh()))), culprit)
         require_safetensors(stage.folder)
         try:
             projection = cls(

@@ -86,7 +86,9 @@ class InferenceFreeSpladeEncoder(SparseTransformerEncoder):
     ) -> None:
         options = {
             "model": None if isinstance(model, PreTrainedModel) else str(model),
-            "query_weights": dict(query_weights) if isinstance(query_weights, Mapping) else query_weights,
+            "query_weights": dict(query_weights)
+            if isinstance(query_weights, Mapping)
+            else query_weights and str(query_weights),
             "train_query_weights": train_query_weights,
             "pooling": pooling,
             "activation": activation,
@@ -184,7 +186,9 @@ def _gather(
     if folder is not None and (folder / "router_config.json").exists():
         refuse_tokenizer(tokenizer)
         settings = read_settings(folder)
-        stages = read_stages(folder, ("Router",)) or []
+        stages = read_stages(folder, ("Router",))
+        if stages is None:
+            raise ModelError(str(folder / "modules.json"), expected="a file", got="nothing there")
         router = Router.read(stages[0].folder, ROUTES)
         parts = read_splade_parts(folder, router.routes["document"], settings, max_length, trust_remote_code)
         queries = QueryWeights.read(router.routes["query"][0], max_length, trust_remote_code)

@@ -24,8 +24,9 @@ from .backbone import hidden_size, last_hidden_state, requested_parts
 from .dense_parts import place_name
 from .head import Normalization, width_after
 from .multi_vector_parts import MODEL_TYPE, gather_multi_vector_parts
+from .options import check_choice, check_positive
 from .query_expansion import QueryExpansion
-from .transformer_encoder import Module, TransformerEncoder, check_choice
+from .transformer_encoder import Module, TransformerEncoder
 
 __all__ = ["MultiVectorEncoder"]
 
@@ -103,8 +104,7 @@ class MultiVectorEncoder(TransformerEncoder):
         }
         check_choice("similarity", similarity, tuple(SIMILARITIES))
         for option in ("dimension", "query_length", "document_length"):
-            if options[option] is not None:
-                _check_positive(option, options[option], RecipeError)
+            check_positive(option, options[option])
         parts = gather_multi_vector_parts(model, tokenizer, dimension, max_length, words, trust_remote_code)
         run = _with_options(parts.run.own, query_length, document_length, query_expansion)
         super().__init__(
@@ -115,6 +115,7 @@ class MultiVectorEncoder(TransformerEncoder):
         self.query_length: int | None = run["query_length"]
         self.document_length: int | None = run["document_length"]
         self.query_expansion = QueryExpansion(**run["query_expansion"]) if run["query_expansion"] else None
+        self._check_lengths()
         self._check_expansion()
         self.similarity = similarity or _named(parts.settings.own.get("similarity_fn_name") or "maxsim")
         self.dimension = width_after(parts.steps, hidden_size(parts.transformer.config), "token embeddings")
@@ -203,6 +204,13 @@ class MultiVectorEncoder(TransformerEncoder):
         modules.insert(self._mask_at, (self.mask.kind, self.mask.write))
         return modules
 
+    def _check_lengths(self) -> None:
+        expanded = None if self.query_expansion is None else self.query_expansion.length
+        lengths = {"query_length": self.query_length, "document_length": self.document_length}
+        for name, length in {**lengths, "query_expansion.length": expanded}.items():
+            if length is not None:
+                self.tokenizer.check_length(name, length)
+
     def _check_expansion(self) -> None:
         """What fills queries up must be a token, reach the transformer's outputs, and fit the length of queries."""
         expansion = self.query_expansion
@@ -229,18 +237,12 @@ def _with_options(
     """The folder's lengths and expansion, checked, under the options."""
     run = dict(folder)
     for name, option in (("query_length", query_length), ("document_length", document_length)):
-        if run[name] is not None:
-            _check_positive(f"{name!r} of the model folder", run[name], ModelError)
+        check_positive(f"{name!r} of the model folder", run[name], ModelError)
         run[name] = run[name] if option is None else option
     expansion = QueryExpansion.read(run["query_expansion"], "'query_expansion' of the model folder", ModelError)
     if query_expansion is not None:
         expansion = QueryExpansion.read(query_expansion, "query_expansion", RecipeError)
     return {**run, "query_expansion": None if expansion is None else expansion.config()}
-
-
-def _check_positive(culprit: str, value: Any, error: type[ModelError] | type[RecipeError]) -> None:
-    if type(value) is not int or value < 1:
-        raise error(culprit, expected="1 or more", got=repr(value))
 
 
 def _named(theirs: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Self
 
@@ -13,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from losskit.errors import ModelError, RecipeError
+from losskit.errors import DataError, ModelError, RecipeError
 
 from .backbone import Tokenizer
 from .folder import read_json, require_safetensors, write_json
@@ -67,8 +69,7 @@ class QueryWeights(nn.Module):
 
     def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Texts to tensors [n, t]."""
-        # Without any token there is nothing by which torch could tell the type.
-        return {name: tensor.long() for name, tensor in self.tokenizer(texts, special=False).items()}
+        return self.tokenizer(texts, special=False)
 
     def forward(self, input_ids: Int[Tensor, "n t"], mask: Int[Tensor, "n t"]) -> Float[Tensor, "n terms"]:
         """The weights of the terms that each text holds, however often, and 0 elsewhere."""
@@ -84,19 +85,28 @@ class QueryWeights(nn.Module):
             weights: by token, or a JSON file of such.
 
         Raises:
-            RecipeError: a name is none of a token.
+            RecipeError: a name is none of a token, or a weight no finite number.
         """
         named = weights if isinstance(weights, Mapping) else read_json(Path(weights), dict)
         vocabulary = self.tokenizer.get_vocab()
         unknown = next((token for token in named if token not in vocabulary), None)
         if unknown is not None:
             raise RecipeError("query_weights", expected="tokens of the model's vocabulary", got=repr(unknown))
+        for token, weight in named.items():
+            if not (isinstance(weight, Real) and math.isfinite(weight)):
+                raise RecipeError(f"query_weights of {token!r}", expected="a finite number", got=repr(weight))
         self.weight.zero_()
         self.weight[[vocabulary[token] for token in named]] = self.weight.new_tensor(list(named.values()))
 
     @torch.no_grad()
     def fit(self, texts: Sequence[str]) -> None:
-        """Weigh every token by its inverse document frequency in texts."""
+        """Weigh every token by its inverse document frequency in texts.
+
+        Raises:
+            DataError: there are none, or something is no text.
+        """
+        if not texts:
+            raise DataError("texts of the query weights", expected="at least one", got="none")
         ids = self.tokenizer.base(check_texts(texts), add_special_tokens=False, truncation=True)["input_ids"]
         self.weight.copy_(inverse_document_frequencies(ids, self.terms))
 

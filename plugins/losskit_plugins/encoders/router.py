@@ -92,6 +92,6 @@ def _default(parameters: Mapping[str, Any], routes: Mapping[str, Any], path: Pat
     default = parameters.get("default_route")
     if default is None:
         return next(iter(routes))
-    if default not in routes:
+    if not isinstance(default, str) or default not in routes:
         raise ModelError(f"'default_route' in {path}", expected=f"one of {', '.join(routes)}", got=repr(default))
-    return str(default)
+    return default

@@ -10,12 +10,12 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from losskit.errors import RecipeError
 from losskit.output import Output
 
 from .backbone import Tokenizer
 from .layout import Settings, TransformerSettings
-from .transformer_encoder import TransformerEncoder, vector_similarity
+from .options import own_number, vector_similarity
+from .transformer_encoder import TransformerEncoder
 
 __all__ = ["SETTINGS", "SparseTransformerEncoder", "sparse_matrix", "sparse_rows"]
 
@@ -42,6 +42,7 @@ class SparseTransformerEncoder(TransformerEncoder):
 
     Raises:
         RecipeError: an option is none that there is.
+        ModelError: what the folder says is none.
     """
 
     family = "sparse"
@@ -62,9 +63,7 @@ class SparseTransformerEncoder(TransformerEncoder):
         super().__init__(transformer, tokenizer, settings, run, prompts, options)
         self.dimension = dimension
         self.similarity = vector_similarity(similarity, settings, default="dot")
-        if max_active_dims is not None and max_active_dims < 1:
-            raise RecipeError("max_active_dims", expected="1 or more", got=str(max_active_dims))
-        self.max_active_dims: int | None = max_active_dims or settings.own.get("max_active_dims")
+        self.max_active_dims = own_number("max_active_dims", max_active_dims, settings)
 
     def _results(self, record: Output) -> Sequence[Row]:
         assert record.embedding is not None

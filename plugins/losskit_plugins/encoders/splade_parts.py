@@ -15,10 +15,10 @@ from .backbone import Tokenizer, read_config, read_transformer, refuse_tokenizer
 from .dense_parts import ROLE_PROMPTS
 from .folder import locate
 from .layout import Settings, Stage, TransformerSettings, read_stages
+from .options import check_choice
 from .prompts import Prompts
 from .sparse_transformer import SETTINGS
 from .splade_pooling import POOLINGS, SpladePooling
-from .transformer_encoder import check_choice
 from .vocabulary_head import ACTIVATIONS
 
 __all__ = ["SpladeParts", "check_pooling", "gather_splade_parts", "read_settings", "read_splade_parts"]

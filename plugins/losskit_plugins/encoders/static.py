@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from losskit.card import Card
-from losskit.errors import DataError, RecipeError
+from losskit.errors import DataError
 from losskit.features import move
 from losskit.output import Output
 from losskit.protocols import Encoder, Features
@@ -26,9 +26,10 @@ from .folder import replacing
 from .head import Normalization, width_after, with_normalization
 from .inference import check_texts, evaluating, in_batches
 from .layout import Settings, write_stages
+from .options import check_positive, own_number, vector_similarity
 from .prompts import Prompts
 from .static_parts import KIND, MODEL_TYPE, AnyTokenizer, gather_static_parts
-from .transformer_encoder import stacked, vector_similarity
+from .transformer_encoder import stacked
 
 __all__ = ["StaticEncoder"]
 
@@ -93,9 +94,7 @@ class StaticEncoder(nn.Module):
             "similarity": similarity,
             "truncate_dim": truncate_dim,
         }
-        for option, width in (("dimension", dimension), ("truncate_dim", truncate_dim)):
-            if width is not None and width < 1:
-                raise RecipeError(option, expected="1 or more", got=str(width))
+        check_positive("dimension", dimension)
         self._options = {name: value for name, value in options.items() if value is not None}
         parts = gather_static_parts(model, tokenizer, dimension)
         settings = self._settings = parts.settings
@@ -105,7 +104,7 @@ class StaticEncoder(nn.Module):
         self.steps = nn.ModuleList(with_normalization(parts.steps, normalize))
         self.steps.to(parts.embedding.device, parts.embedding.dtype)
         self.similarity = vector_similarity(similarity, settings, default="cosine")
-        self.truncate_dim: int | None = truncate_dim or settings.own.get("truncate_dim")
+        self.truncate_dim = own_number("truncate_dim", truncate_dim, settings)
         self.dimension = width_after(self.steps, self.embedding.embedding_dim, "the embedding")
 
     @property

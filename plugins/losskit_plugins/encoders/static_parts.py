@@ -91,8 +91,9 @@ def _read(folder: Path, dimension: int | None) -> StaticParts:
     settings = Settings.read(folder, MODEL_TYPE, ("similarity_fn_name", "truncate_dim"), ROLE_PROMPTS)
     stages = read_stages(folder, (KIND, "Dense", "Normalize")) or []
     embedding = _read_vectors(stages[0].folder)
-    if dimension not in (None, embedding.shape[-1]):
-        expected = f"{embedding.shape[-1]}, of the folder's vectors, or none"
+    width = embedding.shape[-1] if embedding.ndim else 0
+    if dimension not in (None, width):
+        expected = f"{width}, of the folder's vectors, or none"
         raise RecipeError("dimension", expected=expected, got=str(dimension))
     steps = [read_step(stage, place_name(tokens=False)) for stage in stages[1:]]
     return StaticParts(_read_tokenizer(stages[0].folder), embedding, steps, settings)

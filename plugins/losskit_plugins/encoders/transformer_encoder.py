@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from losskit.card import Card
-from losskit.errors import ModelError, RecipeError, did_you_mean
 from losskit.features import move
 from losskit.output import Output
 from losskit.protocols import Features
@@ -23,10 +22,7 @@ from .inference import check_texts, evaluating, in_batches
 from .layout import Settings, Stage, TransformerSettings, write_stages
 from .prompts import Prompts
 
-__all__ = ["TransformerEncoder", "check_choice", "stacked", "vector_similarity"]
-
-SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
-"""Of encoders of one vector per text."""
+__all__ = ["TransformerEncoder", "stacked"]
 
 Module = tuple[str, Callable[[Stage], None]]
 """The kind of a module after the transformer, a key of `layout.TYPES`, and what writes its files."""
@@ -215,33 +211,6 @@ class TransformerEncoder(nn.Module):
 def stacked(results: Sequence[Tensor], width: tuple[int, ...]) -> Any:
     """The results of n items, each of one shape, as an array [n, *width]."""
     return torch.stack(list(results)).numpy() if results else torch.zeros(0, *width).numpy()
-
-
-def check_choice(option: str, value: str | None, choices: Sequence[str]) -> None:
-    """Refuse what is none of the choices; None is what the folder says.
-
-    Raises:
-        RecipeError: names the option.
-    """
-    if value is not None and value not in choices:
-        raise RecipeError(
-            option, expected=f"one of {', '.join(choices)}", got=repr(value), fix=did_you_mean(str(value), choices)
-        )
-
-
-def vector_similarity(chosen: str | None, settings: Settings, default: str) -> str:
-    """What vectors are compared by: the chosen one, else that of the folder, else the default of their family.
-
-    Raises:
-        RecipeError: there is none of the chosen name.
-        ModelError: there is none of the folder's.
-    """
-    check_choice("similarity", chosen, SIMILARITIES)
-    name: str = chosen or settings.own.get("similarity_fn_name") or default
-    if name not in SIMILARITIES:
-        expected = f"one of {', '.join(SIMILARITIES)}"
-        raise ModelError("similarity_fn_name of the model", expected=expected, got=repr(name))
-    return name
 
 
 def _length(item: Any) -> int:

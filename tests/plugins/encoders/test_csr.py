@@ -21,6 +21,7 @@ from losskit.testing import differentiate, require_equal
 from losskit_plugins.encoders.auto_encoder import RECONSTRUCTIONS, SparseAutoEncoder
 from losskit_plugins.encoders.csr import CSREncoder
 from losskit_plugins.encoders.dense import DenseEncoder
+from losskit_plugins.encoders.layout import Stage
 from losskit_plugins.losses.multiple_negatives_ranking import MultipleNegativesRankingLoss
 from losskit_plugins.wrappers.csr import CSRLoss
 
@@ -182,6 +183,21 @@ def test_sizes_for_training_may_differ_from_the_folders(make, tmp_path) -> None:
     torch.testing.assert_close(encoder.auto_encoder.weight, make().auto_encoder.weight)
 
 
+def test_a_given_k_is_what_encode_keeps(make, tmp_path, texts) -> None:
+    make().save(tmp_path / "m")
+    encoder = CSREncoder(tmp_path / "m", k=2)
+    assert (encoder.max_active_dims, CSREncoder(tmp_path / "m", k=2, max_active_dims=3).max_active_dims) == (2, 3)
+    np.testing.assert_array_equal(np.diff(encoder.encode(texts).indptr), 2)
+
+
+def test_refuses_an_auto_encoder_of_other_vectors(make, tmp_path) -> None:
+    make().save(tmp_path / "m")
+    stage = Stage("SparseAutoEncoder", tmp_path / "m/2_SparseAutoEncoder", "other")
+    SparseAutoEncoder(8, hidden_dim=48, k=4, k_aux=6).write(stage)
+    with pytest.raises(ModelError, match=r"expected a SparseAutoEncoder of vectors of width 16, .* got one of width 8"):
+        CSREncoder(tmp_path / "m")
+
+
 @pytest.mark.parametrize("value", [{"hidden_dim": 64}, {"normalize": True}], ids=str)
 def test_refuses_what_the_folders_weights_are_not(make, tmp_path, value) -> None:
     make().save(tmp_path / "m")
@@ -195,6 +211,8 @@ def test_refuses_what_the_folders_weights_are_not(make, tmp_path, value) -> None
     [
         ({"k": 13}, r"^k: expected at most 12, as 4 k of the 48 latents are kept too, got 13. Fix: lower k, or"),
         ({"k": 0}, r"^k: expected 1 or more, got 0"),
+        ({"k": 2.5}, r"^k: expected 1 or more, got 2.5"),
+        ({"hidden_dim": "48"}, r"^hidden_dim: expected 4 or more, got '48'"),
         ({"k_aux": -1}, r"^k_aux: expected 0 or more, got -1"),
         ({"dead_threshold": -1}, r"^dead_threshold: expected 0 or more"),
         ({"max_active_dims": 0}, r"^max_active_dims: expected 1 or more"),

@@ -303,7 +303,9 @@ def test_loading_prints_nothing(plain_folder, tmp_path, capfd) -> None:
     [
         ({"pooling": "avg"}, "pooling: expected one of mean, cls, max, last-token"),
         ({"similarity": "cosin"}, "got 'cosin'. Fix: did you mean 'cosine'?"),
-        ({"max_length": 0}, "max_length: expected 1 or more, got 0"),
+        ({"max_length": 0}, "max_length: expected 2 or more, as so many tokens stand around a text, got 0"),
+        ({"max_length": 1}, "max_length: expected 2 or more"),
+        ({"truncate_dim": 0}, "truncate_dim: expected 1 or more, got 0"),
         ({"tokenizer": None}, "tokenizer: expected the tokenizer of the given model, got none"),
     ],
 )
@@ -327,3 +329,29 @@ def test_a_model_with_a_head_says_what_is_missing(make_model, word_piece, texts)
 def test_something_foreign_is_not_adopted(encoder: DenseEncoder) -> None:
     assert DenseEncoder.adapt(encoder.transformer) is None
     assert DenseEncoder.adapt("a string") is None
+
+
+def test_texts_without_a_token_are_encoded_alone_as_among_others(make_model, byte_pairs) -> None:
+    encoder = DenseEncoder(make_model("gpt2"), tokenizer=byte_pairs)
+    alone, among = encoder.encode([""]), encoder.encode(["", "a cat"])[:1]
+    assert np.isfinite(alone).all()
+    np.testing.assert_allclose(alone, among, atol=1e-6)
+    features = encoder.preprocess(["", ""])
+    assert features["attention_mask"].tolist() == [[0], [0]]
+    assert features["input_ids"].dtype == torch.long
+
+
+@pytest.mark.parametrize("value", ["x", [1], {"a": 1}])
+def test_refuses_architectures_that_are_no_names(value, plain_folder, edit_json) -> None:
+    folder = plain_folder("bert")
+    edit_json(folder / "config.json", architectures=value)
+    with pytest.raises(ModelError, match=r"architectures in .*config.json: expected a list of names"):
+        DenseEncoder(folder)
+
+
+@pytest.mark.parametrize("value", ["x", 0, True, 2.5])
+def test_refuses_a_folder_that_truncates_to_no_number(value, make_model, word_piece, tmp_path, edit_json) -> None:
+    DenseEncoder(make_model("bert"), tokenizer=word_piece).save(tmp_path / "m")
+    edit_json(tmp_path / "m/config_sentence_transformers.json", truncate_dim=value)
+    with pytest.raises(ModelError, match=r"truncate_dim of the model: expected 1 or more"):
+        DenseEncoder(tmp_path / "m")

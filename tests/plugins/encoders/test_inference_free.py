@@ -19,7 +19,7 @@ from transformers import BertForMaskedLM, PreTrainedModel
 import losskit
 from losskit.batch import preprocess
 from losskit.building import build
-from losskit.errors import ModelError, RecipeError
+from losskit.errors import DataError, ModelError, RecipeError
 from losskit.execution import GradCache
 from losskit.features import can_share, take
 from losskit.protocols import Encoder
@@ -142,6 +142,8 @@ def test_weights_come_from_a_file_as_well(make, weights, texts, tmp_path) -> Non
         assert encoder.get_config_dict() == {"model": expression["model"], "query_weights": given} | {
             "train_query_weights": False
         }
+    direct = InferenceFreeSpladeEncoder(tmp_path / "m", tmp_path / "idf.json")
+    assert direct.get_config_dict() == {"model": str(tmp_path / "m"), "query_weights": str(tmp_path / "idf.json")}
 
 
 @pytest.mark.parametrize("execution", [None, GradCache(mini_batch_size=2)])
@@ -247,6 +249,24 @@ def test_refuses_weights_of_no_token(make) -> None:
         make(query_weights={"zebra": 1.0})
 
 
+@pytest.mark.parametrize("weight", ["heavy", None, float("nan")], ids=repr)
+def test_refuses_weights_that_are_no_numbers(weight, make) -> None:
+    with pytest.raises(RecipeError, match=f"query_weights of 'cat': expected a finite number, got {weight!r}"):
+        make(query_weights={"cat": weight})
+
+
+def test_refuses_to_fit_weights_to_no_texts(make) -> None:
+    with pytest.raises(DataError, match="texts of the query weights: expected at least one, got none"):
+        make().fit_query_weights([])
+
+
+def test_refuses_a_router_that_no_modules_name(make, tmp_path) -> None:
+    make().save(tmp_path / "m")
+    (tmp_path / "m/modules.json").unlink()
+    with pytest.raises(ModelError, match=r"modules.json: expected a file, got nothing there"):
+        InferenceFreeSpladeEncoder(tmp_path / "m")
+
+
 def test_refuses_more_terms_than_tokens(word_piece) -> None:
     model = BertForMaskedLM(bert_config(len(word_piece) + 8))
     with pytest.raises(ModelError, match=r"the vocabulary head: expected a term for each of the \d+ tokens of queries"):
@@ -259,6 +279,7 @@ def test_refuses_more_terms_than_tokens(word_piece) -> None:
         ({"structure": {"query": ["document_0_Transformer"]}}, "expected query: SparseStaticEmbedding; document"),
         ({"structure": {"query": ["other"]}}, "expected types, structure and parameters, got KeyError"),
         ({"parameters": {"default_route": "image"}}, "'default_route' in .*: expected one of query, document"),
+        ({"parameters": {"default_route": ["query"]}}, "'default_route' in .*: expected one of query, document"),
         ({"parameters": {"route_mappings": {"(None, 'text')": "query"}}}, "'route_mappings' in .*: expected none"),
     ],
 )

@@ -368,6 +368,9 @@ def test_the_embedding_of_half_precision_stays_in_it(make, texts) -> None:
     [
         ({"similarity": "cosine"}, "similarity: expected one of maxsim, mean-maxsim, got 'cosine'"),
         ({"dimension": 0}, "dimension: expected 1 or more, got 0"),
+        ({"query_length": 1}, "query_length: expected 2 or more, as so many tokens stand around a text, got 1"),
+        ({"document_length": 1}, "document_length: expected 2 or more"),
+        ({"query_expansion": {"length": 1}}, "query_expansion.length: expected 2 or more"),
         ({"query_length": True}, "query_length: expected 1 or more, got True"),
         ({"query_expansion": {"size": 3}}, "query_expansion.size: expected one of strategy, attend, token, length"),
         ({"query_expansion": {"lenght": 3}}, "did you mean 'length'"),
@@ -417,6 +420,7 @@ def test_refuses_attention_that_drops_what_fills_up(make_model, tokenizer) -> No
         ("config_sentence_transformers.json", {"query_prefix": "[Q] "}, "'query_prefix' in .*got one of PyLate"),
         ("config.json", {"architectures": ["HF_ColBERT"]}, "architecture HF_ColBERT: expected a multi-vector model"),
         ("1_Dense/config.json", {"in_features": 9}, "expected a Dense module"),
+        ("1_Dense/config.json", {"activation_function": 5}, "expected a module class of torch.nn, got '5'"),
     ],
 )  # fmt: skip
 def test_refuses_what_a_folder_cannot_mean(file, changes, said, folder, edit_json) -> None:

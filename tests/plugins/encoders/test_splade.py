@@ -303,6 +303,7 @@ def test_all_minilm_under_a_new_head_goes_both_ways(tmp_path, texts, st) -> None
         ({"activation": "log1p_relu"}, "got 'log1p_relu'. Fix: did you mean 'log1p-relu'?"),
         ({"similarity": "maxsim"}, "similarity: expected one of cosine, dot, euclidean, manhattan, got 'maxsim'"),
         ({"max_active_dims": 0}, "max_active_dims: expected 1 or more, got 0"),
+        ({"max_active_dims": 2.5}, "max_active_dims: expected 1 or more, got 2.5"),
         ({"tokenizer": None}, "tokenizer: expected the tokenizer of the given model, got none"),
     ],
 )
@@ -331,6 +332,14 @@ def test_refuses_a_folder_with_another_pooling(changes, message, encoder: Splade
     encoder.save(tmp_path / "m")
     edit_json(tmp_path / "m/1_SpladePooling/config.json", **changes)
     with pytest.raises(ModelError, match=message):
+        SpladeEncoder(tmp_path / "m")
+
+
+@pytest.mark.parametrize("value", ["x", 0, True, [1]], ids=repr)
+def test_refuses_a_folder_that_keeps_no_number_of_entries(value, encoder: SpladeEncoder, tmp_path, edit_json) -> None:
+    encoder.save(tmp_path / "m")
+    edit_json(tmp_path / "m/config_sentence_transformers.json", max_active_dims=value)
+    with pytest.raises(ModelError, match="max_active_dims of the model: expected 1 or more"):
         SpladeEncoder(tmp_path / "m")
 
 

@@ -242,6 +242,7 @@ def test_it_is_pickled_and_copied_whole(encoder, texts) -> None:
         (slice(None), {"tokenizer": None}, RecipeError, "tokenizer: expected the tokenizer of the given vectors"),
         (slice(None), {"dimension": 6}, RecipeError, "dimension: expected None"),
         (slice(None), {"truncate_dim": 0}, RecipeError, "truncate_dim: expected 1 or more"),
+        (slice(None), {"truncate_dim": 2.5}, RecipeError, "truncate_dim: expected 1 or more"),
         (slice(None), {"similarity": "x"}, RecipeError, "similarity: expected one of"),
         (slice(None), {"tokenizer": "words"}, ModelError, r"expected a fast one.*got str"),
         (slice(90), {}, ModelError, "one for each of the tokenizer's 95 tokens, got 90"),
@@ -264,6 +265,9 @@ def test_refuses_a_broken_folder(encoder, tmp_path) -> None:
     encoder.save(folder)
     with pytest.raises(RecipeError, match=r"dimension: expected 6, of the folder's vectors, or none, got 7"):
         StaticEncoder(folder, dimension=7)
+    save_file({"embedding.weight": torch.tensor(1.0)}, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=r"floating-point numbers \[tokens, d\], got torch.float32 of shape \[\]"):
+        StaticEncoder(folder)
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match=r"tokenizer.json: expected a tokenizer"):
         StaticEncoder(folder)

@@ -3,7 +3,7 @@
 python docs/recipes/masked_language_model.py DATA OUT MODEL
 
 DATA is a BEIR folder, whose corpus is read; OUT where the model goes; MODEL the folder of all-MiniLM-L6-v2. Its
-transformer is kept, its word embeddings serve as the output embeddings, and the head between them starts as the
+transformer is kept, its word embeddings serve as the output embeddings, and the linear layer between them starts as the
 identity; all are trained to fill in words of the corpus that are masked.
 """
 
@@ -31,7 +31,7 @@ SEED = 0
 
 
 def untrained(folder: str) -> BertForMaskedLM:
-    """The transformer with a head that hands its states on to the word embeddings."""
+    """The transformer with a head whose linear layer hands its states on, to be compared with the word embeddings."""
     model: BertForMaskedLM = BertForMaskedLM.from_pretrained(folder)
     with torch.no_grad():
         dense = model.cls.predictions.transform.dense

@@ -22,6 +22,8 @@ __all__ = ["POOLINGS", "SpladePooling", "ends_linearly"]
 POOLINGS = ("max", "sum")
 PROBE = 8
 """How many tokens tell whether a model's logits are what they seem."""
+ROUNDING = 1e-5
+"""How far apart, of the largest, two products of the same numbers may be in float32."""
 
 
 class SpladePooling(nn.Module):
@@ -105,7 +107,8 @@ def ends_linearly(model: PreTrainedModel) -> bool:
     if type(head).forward is not nn.Linear.forward or len(taken) != 1 or taken[0].shape[:2] != inputs.shape:
         return False
     expected = head(taken[0])
-    return expected.shape == logits.shape and bool((expected - logits).abs().max() <= 0.01 * logits.abs().max())
+    rounding = max(ROUNDING, 2 * torch.finfo(expected.dtype).eps)
+    return expected.shape == logits.shape and bool((expected - logits).abs().max() <= rounding * logits.abs().max())
 
 
 def _head(model: PreTrainedModel) -> Any:

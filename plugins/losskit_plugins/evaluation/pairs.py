@@ -55,7 +55,7 @@ class Pairs:
                 "evaluation of a cross-encoder on pairs", expected="a negative in every row, and accuracy alone",
                 got=", ".join(names), fix="add negatives, or evaluate on lists (query, documents, scores)",
             )  # fmt: skip
-        if set(names) == {"accuracy"} and self.has_negatives:
+        if set(names) <= {"accuracy"} and self.has_negatives:
             return {"accuracy": self._accuracy(scorer)}
         ranked = self._ranked(scorer)
         found = measure([name for name in names if name in MEASURES], self._judged, ranked)

@@ -102,7 +102,8 @@ class Scorer:
         return similarity
 
     def _count(self, texts: Sequence[str], role: str, vectors: csr_array) -> None:
-        new = [place for place, text in enumerate(texts) if (role, text) not in self._counted]
+        places = {text: place for place, text in enumerate(texts)}
+        new = [place for text, place in places.items() if (role, text) not in self._counted]
         self._counted.update((role, texts[place]) for place in new)
         activity = Activity.of(vectors[new])
         self.activity[role] = self.activity[role] + activity if role in self.activity else activity

@@ -143,10 +143,9 @@ class Diagnostics:
 def _active(columns: Sequence[Output], rows: slice) -> dict[str, float]:
     """The mean number of entries that are not 0, of queries and of documents; of a single column, of its texts."""
     counts = [column[rows].embedding.count_nonzero(1) for column in columns if column.embedding is not None]
-    names = ("active_dims_query", "active_dims_document") if len(counts) > 1 else ("active_dims_document",)
-    sides = counts[: len(names) - 1], counts[len(names) - 1 :]
-    means = {name: torch.cat(side).double() for name, side in zip(names, filter(None, sides), strict=True)}
-    return {name: float(each.mean()) for name, each in means.items() if each.numel()}
+    sides = {"active_dims_query": counts[:-1][:1], "active_dims_document": counts[1:] or counts}
+    found = {name: torch.cat(side).double() for name, side in sides.items() if side}
+    return {name: float(each.mean()) for name, each in found.items() if each.numel()}
 
 
 def _owners(column: Output) -> list[int]:

@@ -202,6 +202,15 @@ def test_losses_train_it(execution, encoder: SpladeEncoder, texts) -> None:
         torch.testing.assert_close(parameter.grad, wanted, atol=1e-5, rtol=1e-4)
 
 
+def test_logits_that_are_nearly_a_product_are_taken_whole(make_model, word_piece, texts) -> None:
+    model = make_model("masked-bert")
+    model.register_forward_hook(lambda module, args, made: type(made)(logits=made.logits * 1.004))
+    encoder = SpladeEncoder(model, tokenizer=word_piece).eval()
+    features = encoder.preprocess(texts)
+    logits = model(**features).logits.relu().log1p() * features["attention_mask"][..., None]
+    torch.testing.assert_close(encoder(features).embedding, logits.amax(1))
+
+
 # Folders
 
 

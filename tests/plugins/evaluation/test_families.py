@@ -191,3 +191,13 @@ def test_refuses_a_similarity_that_looks_at_all_documents_at_once():
     encoder = SimpleNamespace(family="multi-vector", similarity="xtr", encode=lambda texts, **_: [np.ones((1, 2))])
     with pytest.raises(ModelError, match="similarity 'xtr' of the evaluated encoder: expected one that compares a que"):
         evaluate(encoder, ScoredPairs(["a", "a"], ["a", "a"], [0.0, 1.0]))
+
+
+def test_what_is_active_is_counted_once_per_text_whatever_else_is_asked_for():
+    encoder = ToyEncoder("sparse", seed=0)
+    data = Pairs(["a star", "a kettle", "a star"], [["far"], ["water"], ["far"]], [["near"], ["dry"], ["near"]])
+    alone = evaluate(encoder, data, ["sparse"])
+    assert alone == {name: value for name, value in evaluate(encoder, data).items() if name != "accuracy"}
+    classes = ClassedTexts(["far", "far", "near", "dry"], ["x", "x", "x", "y"])
+    rows = [np.count_nonzero(encoder.encode([text])) for text in ("far", "near", "dry")]
+    assert evaluate(encoder, classes)["active-dims-text"] == pytest.approx(np.mean(rows))

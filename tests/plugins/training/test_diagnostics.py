@@ -102,6 +102,7 @@ def test_the_active_dimensions_of_sparse_embeddings_are_counted(loss, encoder):
     assert found["active_dims_document"] == 1
     assert observed(loss, columns, rows=slice(1, 2)).measure()["active_dims_query"] == 3
     assert observed(loss, [Output(documents)]).measure() == {"active_dims_document": 1.0}
+    assert observed(loss, [Output(None, lists=(1, 1))], rows=slice(0, 2)).measure() == {}
     three = observed(loss, [Output(documents), Output(documents), Output(torch.ones(3, 3))]).measure()
     assert three["active_dims_document"] == 2
 

@@ -256,6 +256,12 @@ def test_toys_are_encoders(family, tmp_path):
         assert first.tolist() == second.tolist()
 
 
+@pytest.mark.parametrize("family", ["dense", "sparse", "multi-vector"])
+def test_toys_encode_texts_without_words(family):
+    for made in ToyEncoder(family).encode(["", ""]):
+        assert not made.any()
+
+
 def test_an_unknown_family_is_refused():
     with pytest.raises(ModelError, match=r"ToyEncoder.family: expected one of dense, sparse, .*, got 'image'"):
         ToyEncoder("image")

@@ -85,7 +85,7 @@ class ToyEncoder(nn.Module):
         """Tokens of texts, or of (query, document) pairs, padded to the longest."""
         before = _tokens(prompt or "")
         rows = [before + (_tokens(t) if isinstance(t, str) else _pair(*t)) for t in texts]
-        longest = max(map(len, rows), default=1)
+        longest = max([1, *map(len, rows)])
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], dtype=torch.long).view(-1, longest)
         return {"input_ids": ids, "attention_mask": (ids != 0).long()}
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from losskit.errors import DataError, ModelError, RecipeError
+from losskit.math import promoted
 
 from .backbone import Tokenizer
 from .folder import read_json, require_safetensors, write_json
@@ -72,10 +73,10 @@ class QueryWeights(nn.Module):
         return self.tokenizer(texts, special=False)
 
     def forward(self, input_ids: Int[Tensor, "n t"], mask: Int[Tensor, "n t"]) -> Float[Tensor, "n terms"]:
-        """The weights of the terms that each text holds, however often, and 0 elsewhere."""
+        """The weights of the terms that each text holds, however often, and 0 elsewhere; in float32 at least."""
         held = mask.new_zeros(len(input_ids), len(self.weight))
         held = held.scatter_reduce_(1, input_ids, mask, "amax")
-        return torch.where(held != 0, self.weight, 0.0)
+        return torch.where(held != 0, promoted(self.weight), 0.0)
 
     @torch.no_grad()
     def assign(self, weights: Mapping[str, float] | str | Path) -> None:

@@ -146,6 +146,15 @@ def test_weights_come_from_a_file_as_well(make, weights, texts, tmp_path) -> Non
     assert direct.get_config_dict() == {"model": str(tmp_path / "m"), "query_weights": str(tmp_path / "idf.json")}
 
 
+def test_half_precision_gives_both_sides_one_type(make, texts) -> None:
+    encoder = make().to(torch.bfloat16)
+    for role in ("query", "document"):
+        assert encoder(encoder.preprocess(texts, role=role)).embedding.dtype == torch.float32
+    loss = build("multiple-negatives-ranking", encoder.train())
+    loss([encoder.preprocess(texts, role=role) for role in ("query", "document")]).backward()
+    assert encoder.queries.weight.grad.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("execution", [None, GradCache(mini_batch_size=2)])
 def test_losses_train_both_ways(execution, make, texts) -> None:
     encoder = make()

@@ -19,19 +19,12 @@ from losskit.output import Output
 from losskit.protocols import Encoder, Features
 
 from .adapters import CrossEncoderView
-from .backbone import (
-    Tokenizer,
-    is_pooler,
-    read_config,
-    read_transformer,
-    refuse_tokenizer,
-    requested_parts,
-    require_tokenizer,
-)
+from .backbone import is_pooler, read_config, read_transformer, requested_parts
 from .folder import locate
 from .head import activation_from, name_of_activation
 from .inference import check_pairs
 from .layout import Settings, TransformerSettings, read_stages
+from .tokenizer import Tokenizer, refuse_tokenizer, require_tokenizer
 from .transformer_encoder import TransformerEncoder, stacked
 
 __all__ = ["CrossEncoder"]

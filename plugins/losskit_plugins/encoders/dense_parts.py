@@ -20,22 +20,13 @@ from transformers import (
 
 from losskit.errors import ModelError, RecipeError
 
-from .backbone import (
-    Tokenizer,
-    hidden_size,
-    is_causal,
-    is_pooler,
-    keep_layers,
-    read_config,
-    read_transformer,
-    refuse_tokenizer,
-    require_tokenizer,
-)
+from .backbone import hidden_size, is_causal, is_pooler, keep_layers, read_config, read_transformer
 from .folder import locate, read_json
 from .head import Normalization, Projection, read_step
 from .layout import Settings, Stage, TransformerSettings, read_stages
 from .pooling import Pooling
 from .prompts import Prompts
+from .tokenizer import Tokenizer, refuse_tokenizer, require_tokenizer
 
 __all__ = ["DENSE", "DenseParts", "FolderForm", "Step", "auto_class", "gather_parts", "place_name"]
 

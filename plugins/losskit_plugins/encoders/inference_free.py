@@ -16,7 +16,7 @@ from losskit.output import Output
 from losskit.protocols import Encoder, Features
 
 from .adapters import SparseEncoderView
-from .backbone import Tokenizer, refuse_tokenizer, requested_parts
+from .backbone import requested_parts
 from .folder import locate
 from .layout import read_stages, write_stages
 from .query_weights import QueryWeights
@@ -24,6 +24,7 @@ from .router import Router
 from .sparse_transformer import SparseTransformerEncoder
 from .splade_parts import SpladeParts, check_pooling, gather_splade_parts, read_settings, read_splade_parts
 from .splade_pooling import SpladePooling, ends_linearly
+from .tokenizer import Tokenizer, refuse_tokenizer
 from .vocabulary_head import Activation, TermPooling
 
 __all__ = ["InferenceFreeSpladeEncoder"]

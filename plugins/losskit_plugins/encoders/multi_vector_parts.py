@@ -10,12 +10,13 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from losskit.errors import ModelError, RecipeError
 
-from .backbone import Tokenizer, hidden_size, is_pooler, read_config, read_transformer, refuse_tokenizer
+from .backbone import hidden_size, is_pooler, read_config, read_transformer
 from .dense_parts import ROLE_PROMPTS, RUN, Step, auto_class, gather_parts, place_name
 from .folder import locate, read_json
 from .head import Normalization, Projection, read_step
 from .layout import Settings, TransformerSettings, read_stages
 from .scoring_mask import ScoringMask
+from .tokenizer import Tokenizer, refuse_tokenizer
 
 __all__ = ["MODEL_TYPE", "MultiVectorParts", "gather_multi_vector_parts"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from losskit.errors import LosskitError, ModelError, did_you_mean
 
-from .backbone import Tokenizer
+from .tokenizer import Tokenizer
 
 __all__ = ["QueryExpansion"]
 

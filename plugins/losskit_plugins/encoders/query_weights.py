@@ -18,10 +18,10 @@ from transformers import PretrainedConfig
 from losskit.errors import DataError, ModelError, RecipeError
 from losskit.math import promoted
 
-from .backbone import Tokenizer
 from .folder import read_json, require_safetensors, write_json
 from .inference import check_texts
 from .layout import Stage, TransformerSettings, refuse_unknown
+from .tokenizer import Tokenizer
 
 __all__ = ["QueryWeights", "inverse_document_frequencies"]
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from losskit.errors import ModelError
 
-from .backbone import Tokenizer
 from .folder import write_json
 from .layout import Stage, refuse_unknown
+from .tokenizer import Tokenizer
 
 __all__ = ["ScoringMask"]
 

@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 
 from losskit.output import Output
 
-from .backbone import Tokenizer
 from .layout import Settings, TransformerSettings
 from .options import own_number, vector_similarity
+from .tokenizer import Tokenizer
 from .transformer_encoder import TransformerEncoder
 
 __all__ = ["SETTINGS", "SparseTransformerEncoder", "sparse_matrix", "sparse_rows"]

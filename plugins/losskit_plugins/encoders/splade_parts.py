@@ -11,7 +11,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokeni
 
 from losskit.errors import ModelError
 
-from .backbone import Tokenizer, read_config, read_transformer, refuse_tokenizer, require_tokenizer
+from .backbone import read_config, read_transformer
 from .dense_parts import ROLE_PROMPTS
 from .folder import locate
 from .layout import Settings, Stage, TransformerSettings, read_stages
@@ -19,6 +19,7 @@ from .options import check_choice
 from .prompts import Prompts
 from .sparse_transformer import SETTINGS
 from .splade_pooling import POOLINGS, SpladePooling
+from .tokenizer import Tokenizer, refuse_tokenizer, require_tokenizer
 from .vocabulary_head import ACTIVATIONS
 
 __all__ = ["SpladeParts", "check_pooling", "gather_splade_parts", "read_settings", "read_splade_parts"]

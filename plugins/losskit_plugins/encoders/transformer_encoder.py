@@ -16,11 +16,13 @@ from losskit.features import move
 from losskit.output import Output
 from losskit.protocols import Features
 
-from .backbone import Tokenizer, accepted_inputs, quiet
+from .backbone import accepted_inputs
 from .folder import replacing
 from .inference import check_texts, evaluating, in_batches
 from .layout import Settings, Stage, TransformerSettings, write_stages
 from .prompts import Prompts
+from .reading import quiet
+from .tokenizer import Tokenizer
 
 __all__ = ["TransformerEncoder", "stacked"]
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from losskit.protocols import Features
 
-from .backbone import Tokenizer
 from .dense_parts import Step, place_name
 from .head import Normalization, width_after
 from .pooling import Pooling
+from .tokenizer import Tokenizer
 from .transformer_encoder import Module
 
 __all__ = ["VectorHead"]

@@ -59,7 +59,7 @@ def _write_encoder(folder: Path, texts: Iterable[str]) -> None:
     import torch
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    from losskit_plugins.encoders.backbone import quiet
+    from losskit_plugins.encoders.reading import quiet
 
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=_word_pieces(texts),

@@ -20,9 +20,9 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from losskit import LosskitError
 from losskit.testing import Result, differentiate, require_equal
-from losskit_plugins.encoders.backbone import Tokenizer
 from losskit_plugins.encoders.query_weights import QueryWeights
 from losskit_plugins.encoders.splade_pooling import SpladePooling
+from losskit_plugins.encoders.tokenizer import Tokenizer
 
 original = pytest.importorskip("sentence_transformers.sparse_encoder.modules")
 

@@ -18,8 +18,12 @@ __all__ = ["check_batch", "check_lists", "check_values", "flat_labels", "require
 
 def signature(columns: Sequence[Output], labels: Tensor | None) -> tuple[Any, ...]:
     """What `check_batch` looks at."""
-    shapes = tuple((c.items, None if c.embedding is None else (c.embedding.shape, c.embedding.dtype)) for c in columns)
-    return shapes, tuple(c.lists for c in columns), None if labels is None else (labels.shape, labels.dtype)
+    shapes = tuple((c.items, *map(_form, (c.embedding, c.mask))) for c in columns)
+    return shapes, tuple(c.lists for c in columns), _form(labels)
+
+
+def _form(tensor: Tensor | None) -> tuple[torch.Size, torch.dtype] | None:
+    return None if tensor is None else (tensor.shape, tensor.dtype)
 
 
 def require_texts(name: str, **given: Any) -> None:
@@ -83,6 +87,7 @@ def check_batch(
         raise LossError(f"the batch for {name}", expected="at least one column", got="none")
     _check_rows(name, columns)
     _check_embeddings(name, family, columns)
+    _check_masks(name, columns)
     if not formats:
         return
     fitting = list(formats)
@@ -161,6 +166,18 @@ def _check_embeddings(name: str, family: str, columns: Sequence[Output]) -> None
         raise LossError(f"embeddings for {name}", expected="one width and type", got=f"shapes {shapes} of {types}")
     if not all(embedding.is_floating_point() for embedding in found):
         raise LossError(f"embeddings for {name}", expected="floating numbers", got=str(found[0].dtype))
+
+
+def _check_masks(name: str, columns: Sequence[Output]) -> None:
+    """Of each token a boolean; in all columns or in none, for joined with others a column without would hide theirs."""
+    found = [(column.embedding.shape[:2], column.mask) for column in columns if column.embedding is not None]
+    for shape, mask in found:
+        if mask is not None and _form(mask) != (shape, torch.bool):
+            got = f"{str(mask.dtype).removeprefix('torch.')} of shape {list(mask.shape)}"
+            raise LossError(f"a mask for {name}", expected=f"bool of shape {list(shape)}", got=got)
+    if len({mask is None for _, mask in found}) > 1:
+        missing = sum(mask is None for _, mask in found)
+        raise LossError(f"masks for {name}", expected="one for every column", got=f"{missing} columns without")
 
 
 def _check_labels(name: str, formats: Sequence[Format], columns: Sequence[Output], labels: Tensor | None) -> None:

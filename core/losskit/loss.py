@@ -565,8 +565,11 @@ class Loss(nn.Module):
             raise LossError(f"{type(self).__name__} on this batch", got=f"TypeError: {error}") from error
 
     def compute_loss_from_embeddings(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Value:
-        """The loss of embeddings, one tensor per column, that were made elsewhere."""
-        columns = [Output(embedding) for embedding in embeddings]
+        """The loss of embeddings, one tensor per column, that were made elsewhere; of tokens all count."""
+        columns = [
+            Output(each, mask=each.new_ones(each.shape[:2], dtype=torch.bool) if each.ndim == 3 else None)
+            for each in embeddings
+        ]
         return self._stage(columns, flat_labels(type(self).__name__, labels))
 
     def _stage(self, columns: list[Output], labels: Tensor | None) -> Value:

@@ -5,7 +5,7 @@ import torch
 
 import losskit
 from losskit import Format, LossError, Output
-from losskit.check import check_lists, check_values
+from losskit.check import check_batch, check_lists, check_values
 from losskit.testing.batches import random_batch
 from losskit.testing.toys import ToyEncoder
 
@@ -14,6 +14,25 @@ TRIPLETS = [Format(["anchor", "positive", "negative*"])]
 
 def columns(*lists):
     return [Output(torch.ones(4, 2), lists=each) for each in lists]
+
+
+class TestMasks:
+    def check(self, *masks):
+        records = [Output(torch.ones(4, 3, 2), mask=mask) for mask in masks]
+        check_batch("Loss", [], "multi-vector", records, None)
+
+    def test_refuses_what_is_no_boolean_for_each_token(self):
+        every = torch.ones(4, 3, dtype=torch.bool)
+        self.check(every, every)
+        with pytest.raises(LossError, match=r"^a mask for Loss: expected bool of shape \[4, 3\], got int64 of shape"):
+            self.check(every, every.long())
+        with pytest.raises(LossError, match=r"^a mask for Loss: expected bool .*, got bool of shape \[4, 2\]"):
+            self.check(every[:, :2], every)
+
+    def test_refuses_columns_of_which_some_have_none(self):
+        self.check(None, None)
+        with pytest.raises(LossError, match=r"^masks for Loss: expected one for every column, got 1 columns without"):
+            self.check(torch.ones(4, 3, dtype=torch.bool), None)
 
 
 class TestLists:

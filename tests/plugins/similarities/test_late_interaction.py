@@ -8,7 +8,7 @@ import torch
 import losskit
 from losskit import LossError, Output, get
 from losskit.math import late_interaction, maxsim, pairwise_maxsim, xtr
-from losskit.testing import differentiate, laws, require_equal, subjects
+from losskit.testing import ToyEncoder, differentiate, laws, require_equal, subjects
 
 NAMES = ("maxsim", "mean-maxsim", "xtr")
 SUBJECTS = {
@@ -150,6 +150,15 @@ def test_is_not_rounded_under_autocast(scores):
     expected = scores(a, None, b, None)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(scores(a, None, b, None), expected)
+
+
+def test_columns_of_embeddings_may_differ_in_length():
+    loss = losskit.build("multiple-negatives-ranking", ToyEncoder("multi-vector"))
+    columns = list(torch.randn(3, 4, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    columns[1], columns[2] = columns[1][:, :2], columns[2][:, :3]
+    scores = torch.cat([maxsim(columns[0], None, each, None) for each in columns[1:]], 1)
+    expected = (scores.logsumexp(1) - scores.diagonal()).mean()
+    assert loss.compute_loss_from_embeddings(columns).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_every_kind_of_place_is_kept():

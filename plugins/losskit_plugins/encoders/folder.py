@@ -116,7 +116,7 @@ def inside(folder: Path, relative: str) -> Path:
     """
     path = folder / relative
     if Path(relative).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
-        raise ModelError(f"path {relative!r} in {folder / 'modules.json'}", expected="a path inside the model folder")
+        raise ModelError(f"the module's path {relative!r} in {folder}", expected="a path inside the model folder")
     return path
 
 

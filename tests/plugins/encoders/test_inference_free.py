@@ -299,6 +299,19 @@ def test_refuses_other_routes(changes, message, make, tmp_path, edit_json) -> No
         InferenceFreeSpladeEncoder(tmp_path / "m")
 
 
+def test_refuses_a_route_that_leaves_the_folder(make, tmp_path, edit_json) -> None:
+    make().save(tmp_path / "m")
+    config = json.loads((tmp_path / "m/router_config.json").read_text())
+    name = config["structure"]["query"][0]
+    edit_json(
+        tmp_path / "m/router_config.json",
+        types={**config["types"], f"../{name}": config["types"][name]},
+        structure={**config["structure"], "query": [f"../{name}"]},
+    )
+    with pytest.raises(ModelError, match=rf"the module's path '../{name}' in .*: expected a path inside the model"):
+        losskit.load(tmp_path / "m")
+
+
 def test_refuses_weights_that_are_not_one_for_each_token(make, tmp_path, edit_json) -> None:
     from safetensors.torch import save_file
 

@@ -64,11 +64,17 @@ class Shares(nn.Module):
     """In which share of texts each term is used, over the last batches of a training: an equal mean, then a moving one.
 
     Args:
+        owner: the name of the regularizer, for errors.
         batches: how many batches the mean goes back.
+
+    Raises:
+        LossError: batches that are no positive whole number.
     """
 
-    def __init__(self, batches: int) -> None:
+    def __init__(self, owner: str, batches: int) -> None:
         super().__init__()
+        if not isinstance(batches, int) or isinstance(batches, bool) or batches < 1:
+            raise LossError(f"{owner}.batches", expected="a whole number of 1 or more", got=repr(batches))
         self.batches = batches
         self.register_buffer("mean", torch.zeros(0))
         self.register_buffer("seen", torch.zeros(()))

@@ -69,11 +69,10 @@ class DFFlopsRegularizer(nn.Module):
         if alpha >= 1:
             raise LossError(f"{name}.alpha", expected="a share below 1", got=repr(alpha))
         check_number(f"{name}.beta", beta, "a positive number")
-        check_number(f"{name}.batches", batches, "a positive number")
         self.alpha = alpha
         self.beta = beta
         self.batches = batches
-        self.shares = Shares(batches)
+        self.shares = Shares(name, batches)
 
     def observe(self, queries: Output | None, documents: Output) -> None:
         """See the documents of a batch, once in each training forward."""

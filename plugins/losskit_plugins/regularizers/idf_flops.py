@@ -62,11 +62,11 @@ class IDFFlopsRegularizer(nn.Module):
 
     def __init__(self, documents: float = 1000.0, batches: int = 100) -> None:
         super().__init__()
-        for option, value in (("documents", documents), ("batches", batches)):
-            check_number(f"{type(self).__name__}.{option}", value, "a positive number")
+        name = type(self).__name__
+        check_number(f"{name}.documents", documents, "a positive number")
         self.documents = documents
         self.batches = batches
-        self.shares = Shares(batches)
+        self.shares = Shares(name, batches)
 
     def observe(self, queries: Output | None, documents: Output) -> None:
         """See the documents of a batch, once in each training forward."""

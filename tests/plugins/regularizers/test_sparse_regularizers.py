@@ -179,9 +179,11 @@ def test_is_registered_and_comes_back_from_its_configuration(name):
         (DFFlopsRegularizer, {"alpha": 0}, r"^DFFlopsRegularizer.alpha: expected a positive number, got 0"),
         (DFFlopsRegularizer, {"alpha": 1.0}, r"^DFFlopsRegularizer.alpha: expected a share below 1, got 1.0"),
         (DFFlopsRegularizer, {"beta": -2}, r"^DFFlopsRegularizer.beta: expected a positive number, got -2"),
-        (DFFlopsRegularizer, {"batches": 0}, r"^DFFlopsRegularizer.batches: expected a positive number, got 0"),
+        (DFFlopsRegularizer, {"batches": 0}, r"^DFFlopsRegularizer.batches: expected a whole number of 1 .*, got 0"),
+        (DFFlopsRegularizer, {"batches": 0.5}, r"^DFFlopsRegularizer.batches: expected a whole .*, got 0.5"),
         (IDFFlopsRegularizer, {"documents": 0}, r"^IDFFlopsRegularizer.documents: expected a positive number, got 0"),
-        (IDFFlopsRegularizer, {"batches": 0}, r"^IDFFlopsRegularizer.batches: expected a positive number, got 0"),
+        (IDFFlopsRegularizer, {"batches": 0}, r"^IDFFlopsRegularizer.batches: expected a whole number of 1 .*, got 0"),
+        (IDFFlopsRegularizer, {"batches": 0.5}, r"^IDFFlopsRegularizer.batches: expected a whole .*, got 0.5"),
         (AntiZeroRegularizer, {"smallest": 0}, r"^AntiZeroRegularizer.smallest: expected a positive number, got 0"),
     ],
 )

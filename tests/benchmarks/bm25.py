@@ -10,15 +10,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import bm25s
-import Stemmer
-
 from losskit_plugins.data.beir import Collection, read_collection
 from losskit_plugins.evaluation.ranking import MEASURES, measure, top
 
 
 def found(collection: Collection) -> dict[str, list[str]]:
     """The best documents of each query, best first."""
+    import bm25s
+    import Stemmer
+
     stemmer = Stemmer.Stemmer("english")
     documents = list(collection.corpus)
     place = {name: index for index, name in enumerate(documents)}

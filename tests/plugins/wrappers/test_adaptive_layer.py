@@ -266,6 +266,7 @@ def test_two_dimensions_are_layers_around_sizes():
         "weights": [1.0, 0.5],
         "dims_per_step": -1,
         "normalize": None,
+        "axis": "dimensions",
         "prior_layers_weight": 1.0,
         "kl_weight": 1.0,
         "kl_temperature": 0.3,

@@ -172,6 +172,8 @@ def test_an_interrupt_exits_with_130(site) -> None:
         env={**os.environ, "PYTHONPATH": str(site.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # What runs in the background of a shell ignores interrupts, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with process:
         assert process.stdout.readline() == b"ready\n"

@@ -93,10 +93,10 @@ class CSREncoder(SparseTransformerEncoder):
             "dead_threshold": dead_threshold,
         }
         options = {
-            "model": None if isinstance(model, PreTrainedModel) else str(model),
+            "model": model,
             **sizes,
             "train_backbone": train_backbone,
-            "prompts": None if prompts is None else dict(prompts),
+            "prompts": prompts,
             "max_length": max_length,
             "similarity": similarity,
             "max_active_dims": max_active_dims,

@@ -87,10 +87,10 @@ class DenseEncoder(TransformerEncoder):
         trust_remote_code: bool = False,
     ) -> None:
         options = {
-            "model": None if isinstance(model, PreTrainedModel) else str(model),
+            "model": model,
             "pooling": pooling,
             "normalize": normalize,
-            "prompts": None if prompts is None else dict(prompts),
+            "prompts": prompts,
             "max_length": max_length,
             "similarity": similarity,
             "truncate_dim": truncate_dim,

@@ -86,14 +86,12 @@ class InferenceFreeSpladeEncoder(SparseTransformerEncoder):
         trust_remote_code: bool = False,
     ) -> None:
         options = {
-            "model": None if isinstance(model, PreTrainedModel) else str(model),
-            "query_weights": dict(query_weights)
-            if isinstance(query_weights, Mapping)
-            else query_weights and str(query_weights),
+            "model": model,
+            "query_weights": query_weights,
             "train_query_weights": train_query_weights,
             "pooling": pooling,
             "activation": activation,
-            "prompts": None if prompts is None else dict(prompts),
+            "prompts": prompts,
             "max_length": max_length,
             "similarity": similarity,
             "max_active_dims": max_active_dims,

@@ -20,6 +20,7 @@ from losskit.output import Output
 from losskit.protocols import Encoder, Features
 
 from .adapters import MultiVectorEncoderView
+from .adapters.multi_vector import SIMILARITIES
 from .backbone import hidden_size, last_hidden_state, requested_parts
 from .dense_parts import place_name
 from .head import Normalization, width_after
@@ -30,8 +31,8 @@ from .transformer_encoder import Module, TransformerEncoder
 
 __all__ = ["MultiVectorEncoder"]
 
-SIMILARITIES = {"maxsim": "maxsim", "mean-maxsim": "meanmaxsim"}
-"""What sentence-transformers calls each."""
+WRITTEN = {ours: theirs for theirs, ours in SIMILARITIES.items()}
+"""What folders call a similarity."""
 
 
 class MultiVectorEncoder(TransformerEncoder):
@@ -92,17 +93,17 @@ class MultiVectorEncoder(TransformerEncoder):
     ) -> None:
         words = None if skiplist_words is None else list(skiplist_words)
         options = {
-            "model": None if isinstance(model, PreTrainedModel) else str(model),
+            "model": model,
             "dimension": dimension,
-            "prompts": None if prompts is None else dict(prompts),
+            "prompts": prompts,
             "query_length": query_length,
             "document_length": document_length,
-            "query_expansion": dict(query_expansion) if isinstance(query_expansion, Mapping) else query_expansion,
+            "query_expansion": query_expansion,
             "skiplist_words": words,
             "similarity": similarity,
             "max_length": max_length,
         }
-        check_choice("similarity", similarity, tuple(SIMILARITIES))
+        check_choice("similarity", similarity, tuple(WRITTEN))
         for option in ("dimension", "query_length", "document_length"):
             check_positive(option, options[option])
         parts = gather_multi_vector_parts(model, tokenizer, dimension, max_length, words, trust_remote_code)
@@ -195,7 +196,7 @@ class MultiVectorEncoder(TransformerEncoder):
         return list(results)
 
     def _own_settings(self) -> tuple[str, Mapping[str, Any]]:
-        return MODEL_TYPE, {"similarity_fn_name": SIMILARITIES[self.similarity]}
+        return MODEL_TYPE, {"similarity_fn_name": WRITTEN[self.similarity]}
 
     def _modules_after(self) -> Sequence[Module]:
         modules: list[Module] = [
@@ -247,8 +248,7 @@ def _with_options(
 
 def _named(theirs: str) -> str:
     """Our name of a similarity."""
-    for ours, name in SIMILARITIES.items():
-        if name == theirs:
-            return ours
-    expected = f"one of {', '.join(SIMILARITIES.values())}"
+    if theirs in WRITTEN.values():
+        return SIMILARITIES[theirs]
+    expected = f"one of {', '.join(SIMILARITIES)}"
     raise ModelError("similarity_fn_name of the model", expected=expected, got=repr(theirs))

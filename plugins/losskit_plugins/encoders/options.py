@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from transformers import PreTrainedModel
 
 from losskit.errors import ModelError, RecipeError, did_you_mean
 
 from .layout import Settings
 
-__all__ = ["check_choice", "check_positive", "own_number", "vector_similarity"]
+__all__ = ["check_choice", "check_positive", "given", "own_number", "vector_similarity"]
 
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 """Of encoders of one vector per text."""
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given of the options that an encoder was made with, as plain values; a model that is an object is not.
+
+    >>> given({"model": Path("folder"), "pooling": None, "prompts": {"query": "q: "}})
+    {'model': 'folder', 'prompts': {'query': 'q: '}}
+    """
+    kept = {name: value for name, value in options.items() if not (value is None or isinstance(value, PreTrainedModel))}
+    return {name: _plain(value) for name, value in kept.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def check_choice(option: str, value: str | None, choices: Sequence[str]) -> None:

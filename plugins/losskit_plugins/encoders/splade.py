@@ -80,10 +80,10 @@ class SpladeEncoder(SparseTransformerEncoder):
         trust_remote_code: bool = False,
     ) -> None:
         options = {
-            "model": None if isinstance(model, PreTrainedModel) else str(model),
+            "model": model,
             "pooling": pooling,
             "activation": activation,
-            "prompts": None if prompts is None else dict(prompts),
+            "prompts": prompts,
             "max_length": max_length,
             "similarity": similarity,
             "max_active_dims": max_active_dims,

@@ -20,6 +20,7 @@ from .backbone import accepted_inputs
 from .folder import replacing
 from .inference import check_texts, evaluating, in_batches
 from .layout import Settings, Stage, TransformerSettings, write_stages
+from .options import given
 from .prompts import Prompts
 from .reading import quiet
 from .tokenizer import Tokenizer
@@ -39,7 +40,7 @@ class TransformerEncoder(nn.Module):
         settings: of the folder that it comes from.
         run: how the transformer is run, as folders say it.
         prompts: added to those of the folder.
-        options: what the encoder was made with, by name; "model" None where it was an object.
+        options: what the encoder was made with, by name, as it was given.
     """
 
     card: ClassVar[Card]
@@ -60,7 +61,7 @@ class TransformerEncoder(nn.Module):
         self.prompts = Prompts({**settings.prompts.texts, **(prompts or {})}, settings.prompts.default)
         self._settings, self._run = settings, run
         self._inputs = accepted_inputs(transformer, tokenizer)
-        self._options = {name: value for name, value in (options or {}).items() if value is not None}
+        self._options = given(options or {})
 
     @abstractmethod
     def forward(self, features: Features, needs: Sequence[str] = ()) -> Output:

@@ -15,10 +15,10 @@ from ..backbone import requested_parts
 from ..inference import check_texts
 from .view import TextView, task_of
 
-__all__ = ["MultiVectorEncoderView"]
+__all__ = ["SIMILARITIES", "MultiVectorEncoderView"]
 
 SIMILARITIES = {"maxsim": "maxsim", "meanmaxsim": "mean-maxsim"}
-"""By the object's name."""
+"""By the names that objects and folders of sentence-transformers have for them."""
 
 
 class MultiVectorEncoderView(TextView):

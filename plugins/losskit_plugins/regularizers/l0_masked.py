@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import nn
-
-from losskit import Card, Output
+from losskit import Card
 from losskit.errors import check_number
 
-from ._sparse import Scalar, of_each
-from .flops import flops
+from .flops import FlopsRegularizer
 
 __all__ = ["L0MaskedRegularizer"]
 
 
-class L0MaskedRegularizer(nn.Module):
+class L0MaskedRegularizer(FlopsRegularizer):
     """FLOPS that leaves texts alone once they are sparse enough.
 
     Args:
@@ -41,14 +36,5 @@ class L0MaskedRegularizer(nn.Module):
     )
 
     def __init__(self, threshold: float = 150) -> None:
-        super().__init__()
-        check_number(f"{type(self).__name__}.threshold", threshold, "0 or more")
-        self.threshold = threshold
-
-    def forward(self, queries: Output | None, documents: Output) -> Scalar:
-        """The penalty on the documents, and on queries if there are any."""
-        return of_each(lambda embeddings: flops(embeddings, threshold=self.threshold), queries, documents)
-
-    def get_config_dict(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {"threshold": self.threshold}
+        check_number(f"{type(self).__name__}.threshold", threshold, "0 or more")  # None is for plain FLOPS
+        super().__init__(threshold)

@@ -10,16 +10,13 @@ the peak above the inputs of one step in a fresh process.
 
 from __future__ import annotations
 
-import argparse
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from beside import HEADER, PROVIDERS, Step, compared, figures, in_turns, keep_memory, means, peak, write
+from beside import Step, run_cases
 from torch import Tensor, nn
 
 VOCABULARY = 30_522
@@ -287,52 +284,5 @@ def prepare(name: str, provider: str, batch: int) -> Step:
     return CASES[name].prepare(provider, batch)
 
 
-def timed(name: str, batch: int, budget: float) -> dict[str, Any]:
-    """The times of a case."""
-    steps = {provider: prepare(name, provider, batch) for provider in PROVIDERS}
-    return compared(in_turns(steps, budget, time.process_time))
-
-
-def weighed(name: str, batch: int) -> dict[str, float]:
-    """The memory of a case."""
-    smallest = CASES[name].batches[0]
-    return {
-        f"{provider}_mb": peak(prepare, (name, provider, batch), (name, provider, smallest)) for provider in PROVIDERS
-    }
-
-
-def main() -> None:
-    """Print the table, and write it as JSON if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="*", default=list(CASES), help="names, or what they begin with")
-    parser.add_argument("--batches", nargs="*", type=int, help="some of those that a case has")
-    parser.add_argument("--budget", type=float, default=2.0, help="seconds of timing per line")
-    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
-    arguments = parser.parse_args()
-
-    torch.set_num_threads(1)
-    wanted = [
-        (name, batch)
-        for name, case in CASES.items()
-        if name.startswith(tuple(arguments.cases))
-        for batch in case.batches
-        if not arguments.batches or batch in arguments.batches
-    ]
-    for name in dict.fromkeys(name for name, _ in wanted):
-        for provider in PROVIDERS:
-            prepare(name, provider, CASES[name].batches[0])  # imports
-    memory = {line: weighed(*line) for line in wanted}  # before this process has computed anything
-    keep_memory()
-    print(f"{'case':30}{'batch':>7}{HEADER}")
-    rows = []
-    for name, batch in wanted:
-        rows.append({"case": name, "batch": batch} | memory[name, batch] | timed(name, batch, arguments.budget))
-        print(f"{name:30}{batch:7}{figures(rows[-1])}", flush=True)
-    for what, share in means(rows).items():
-        print(f"geometric mean of the {what}: {share:.2f} times")
-    if arguments.out:
-        write(arguments.out, rows, ("case", "batch"), list(CASES))
-
-
 if __name__ == "__main__":
-    main()
+    run_cases(__doc__, CASES, prepare)

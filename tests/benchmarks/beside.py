@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
 import json
@@ -11,7 +12,9 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import torch
 
 PROVIDERS = ("original", "ours")
 START = multiprocessing.get_context("fork")
@@ -147,3 +150,58 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]], keys: Sequence[str], or
         merged[key] = {**merged.get(key, {}), **each}
     found = sorted(merged.items(), key=lambda item: (order.index(item[0][0]), *item[0][1:]))
     path.write_text(json.dumps([each for _, each in found], indent=1) + "\n")
+
+
+class Batched(Protocol):
+    """A case that is measured at several batches, the smallest first."""
+
+    @property
+    def batches(self) -> Sequence[int]: ...
+
+
+def run_cases(description: str | None, cases: Mapping[str, Batched], prepare: Callable[[str, str, int], Step]) -> None:
+    """Measure cases at their batches as the command line asks: print the table, and write it as JSON if asked to.
+
+    Args:
+        description: of the benchmark.
+        cases: by name.
+        prepare: makes a step of a case, a provider and a batch.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="*", default=list(cases), help="names, or what they begin with")
+    parser.add_argument("--batches", nargs="*", type=int, help="some of those that a case has")
+    parser.add_argument("--budget", type=float, default=2.0, help="seconds of timing per line")
+    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(1)
+    wanted = [
+        (name, batch)
+        for name, case in cases.items()
+        if name.startswith(tuple(arguments.cases))
+        for batch in case.batches
+        if not arguments.batches or batch in arguments.batches
+    ]
+    smallest = {name: cases[name].batches[0] for name, _ in wanted}
+    for name, batch in smallest.items():
+        for provider in PROVIDERS:
+            prepare(name, provider, batch)  # imports
+    memory = {  # before this process has computed anything
+        (name, batch): {
+            f"{provider}_mb": peak(prepare, (name, provider, batch), (name, provider, smallest[name]))
+            for provider in PROVIDERS
+        }
+        for name, batch in wanted
+    }
+    keep_memory()
+    print(f"{'case':46}{'batch':>7}{HEADER}")
+    rows: list[dict[str, Any]] = []
+    for name, batch in wanted:
+        steps = {provider: prepare(name, provider, batch) for provider in PROVIDERS}
+        times = compared(in_turns(steps, arguments.budget, time.process_time))
+        rows.append({"case": name, "batch": batch} | memory[name, batch] | times)
+        print(f"{name:46}{batch:7}{figures(rows[-1])}", flush=True)
+    for what, share in means(rows).items():
+        print(f"geometric mean of the {what}: {share:.2f} times")
+    if arguments.out:
+        write(arguments.out, rows, ("case", "batch"), list(cases))

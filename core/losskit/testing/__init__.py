@@ -13,7 +13,7 @@ Toy encoders and random batches serve tests of formulas as well.
 from .batches import Batch, random_batch
 from .catalogue import check, laws
 from .compare import Result, Violation, differentiate, require_equal, total
-from .law import Check, Law, NotApplicable
+from .law import Check, Law, NotApplicable, Skipped, law
 from .subject import Subject, subjects
 from .toys import ToyEncoder
 
@@ -22,12 +22,14 @@ __all__ = [
     "Check",
     "Law",
     "NotApplicable",
+    "Skipped",
     "Result",
     "Subject",
     "ToyEncoder",
     "Violation",
     "check",
     "differentiate",
+    "law",
     "laws",
     "random_batch",
     "require_equal",

@@ -4,57 +4,69 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .forward_laws import dropout, executions, order, padding, untouched
-from .kind_laws import diagonal, identity, of_lists_alone, transform, weights
-from .law import Check, Law
-from .saving_laws import config, owned_state, pickled
-from .stage_laws import additivity, compiles, degenerate, half_precision, masking, meta
+from ..validation.report import merged
+from . import (
+    claim_laws,
+    cost_laws,
+    device_laws,
+    encoder_laws,
+    forward_laws,
+    gradient_laws,
+    interface_laws,
+    kind_laws,
+    number_laws,
+    saving_laws,
+    stage_laws,
+    state_laws,
+    system_laws,
+)
+from .law import Check, Law, deviations
 from .subject import Subject
 
 __all__ = ["ALL", "check", "laws"]
 
-ALL: tuple[Law, ...] = (
-    diagonal,
-    transform,
-    weights,
-    of_lists_alone,
-    additivity,
-    executions,
-    dropout,
-    order,
-    padding,
-    masking,
-    untouched,
-    degenerate,
-    half_precision,
-    config,
-    pickled,
-    owned_state,
-    meta,
-    compiles,
-    identity,
+HERE: tuple[Law, ...] = (
+    *interface_laws.LAWS,
+    *kind_laws.LAWS,
+    *stage_laws.LAWS,
+    *forward_laws.LAWS,
+    *gradient_laws.LAWS,
+    *claim_laws.LAWS,
+    *state_laws.LAWS,
+    *number_laws.LAWS,
+    *cost_laws.LAWS,
+    *saving_laws.LAWS,
+    *encoder_laws.LAWS,
 )
-"""In the order of the contracts."""
+"""Those that need nothing but this process."""
+ALL: tuple[Law, ...] = (*HERE, *system_laws.LAWS, *device_laws.LAWS)
 
 
-def laws(kind: str) -> tuple[Law, ...]:
+def laws(kind: str, level: str | None = None) -> tuple[Law, ...]:
     """The laws of a kind of component.
 
-    >>> [law.id for law in laws("similarity")][:2]
+    Args:
+        kind: "loss", "wrapper", "similarity", "regularizer", "weighting" or "encoder".
+        level: "interface", "numeric", "full" or "gpu"; None: those of all levels that start no processes or trainers
+            and need no accelerator.
+
+    >>> [law.id for law in laws("similarity", "numeric")][:2]
     ['diagonal', 'transform']
     """
-    return tuple(each for each in ALL if kind in each.kinds)
+    among = HERE if level is None else tuple(each for each in ALL if each.level == level)
+    return tuple(each for each in among if kind in each.kinds)
 
 
 def check(subject: Subject, only: Sequence[str] = ()) -> list[Check]:
-    """Run the laws of a subject.
+    """Run the laws of a subject, which stands for all that its component can do: declared deviations must occur.
 
     Args:
         subject: a component with an encoder and data.
-        only: ids of laws; none: all.
+        only: ids of laws, of any level; none: those that `laws(subject.kind)` gives.
 
     >>> from losskit import losses
     >>> [check.status for check in check(Subject(losses.CoSENTLoss), only=["untouched", "degenerate"])]
     ['passed', 'passed']
     """
-    return [each(subject) for each in laws(subject.kind) if not only or each.id in only]
+    asked = [each for each in ALL if subject.kind in each.kinds and each.id in only] if only else laws(subject.kind)
+    return [merged([each.outcome(subject)], deviations(subject)) for each in asked]

@@ -148,3 +148,6 @@ def _state(loss: Loss, features: Sequence[Features], labels: Tensor | None) -> d
         "grad mode": torch.is_grad_enabled(),
         "the mode of the model": [part.training for part in loss.model.modules()],
     }
+
+
+LAWS = (executions, dropout, order, padding, untouched)

@@ -112,3 +112,6 @@ def identity(subject: Subject) -> None:
         raise NotApplicable("no options are known that make it the identity")
     inner = replace(subject, make=subject.equals, kind="loss")
     require_equal("the wrapped beside the inner loss", forward(inner, inner.build()), forward(subject, subject.build()))
+
+
+LAWS = (diagonal, transform, weights, of_lists_alone, identity)

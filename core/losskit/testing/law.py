@@ -3,45 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
 
+from ..errors import brief
+from ..validation.report import Check, Level
 from .compare import Violation
 from .subject import Subject
 
-__all__ = ["Check", "Law", "NotApplicable", "law"]
-
-Status = Literal["passed", "failed", "skipped", "deviating", "not_applicable"]
+__all__ = ["Check", "Law", "NotApplicable", "Skipped", "deviations", "law"]
 
 
 class NotApplicable(Exception):  # noqa: N818 - no error
     """The law says nothing about this subject; the message says why."""
 
 
-@dataclass(frozen=True)
-class Check:
-    """What came of one law.
-
-    Args:
-        id: of the law; a card's `deviations` name it.
-        law: its number in the contracts.
-        status: "deviating" is a failure that the card declares.
-        message: why, unless it passed.
-        expected: what the law asks for.
-        got: what came.
-    """
-
-    id: str
-    law: int
-    status: Status
-    message: str = ""
-    expected: str = ""
-    got: str = ""
-
-    @property
-    def fine(self) -> bool:
-        """Whether it is no finding."""
-        return self.status != "failed"
+class Skipped(Exception):  # noqa: N818 - no error
+    """The law cannot be checked on this machine; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -50,41 +29,77 @@ class Law:
 
     Args:
         id: its name.
-        number: in the contracts.
+        number: in the contracts, if it is one of the laws there.
         kinds: of components that it holds for.
-        verify: raises `Violation` or `NotApplicable`.
+        verify: raises `Violation`, `NotApplicable` or `Skipped`.
+        level: of a validation that checks it.
+        cause: what usually causes a failure.
+        plain: why it cannot apply to a plain module; empty where it can.
     """
 
     id: str
-    number: int
+    number: int | None
     kinds: tuple[str, ...]
     verify: Callable[[Subject], None]
+    level: Level = "numeric"
+    cause: str = ""
+    plain: str = ""
 
     def __str__(self) -> str:
         return self.id
 
     def __call__(self, subject: Subject) -> Check:
-        """Verify it; whatever a component raises is a failure, and no error of this call."""
+        """Verify it; a failure that the card declares is deviating."""
+        found = self.outcome(subject)
+        reason = deviations(subject).get(self.id) if found.status == "failed" else None
+        return found if reason is None else replace(found, status="deviating", message=reason)
+
+    def outcome(self, subject: Subject) -> Check:
+        """Verify it, whatever the card declares; what a component raises is a failure, and no error of this call."""
+        check = Check(self.id, self.number, "passed", level=self.level, cause=self.cause)
+        if self.plain and subject.plain:
+            return replace(check, status="not_applicable", message=self.plain)
         try:
             self.verify(subject)
         except NotApplicable as reason:
-            return Check(self.id, self.number, "not_applicable", str(reason))
+            return replace(check, status="not_applicable", message=str(reason))
+        except Skipped as reason:
+            return replace(check, status="skipped", message=str(reason))
         except Violation as found:
-            return self._failed(subject, str(found), found.expected, found.got)
+            return self._failed(check, subject, found, str(found), found.expected, found.got)
         except Exception as error:  # noqa: BLE001 - a stranger's component may raise anything
-            return self._failed(subject, f"{type(error).__name__}: {error}", "no error", type(error).__name__)
-        if self.id in _deviations(subject):
-            return Check(self.id, self.number, "failed", "declared as a deviation, but it holds", "a failure", "none")
-        return Check(self.id, self.number, "passed")
+            return self._failed(check, subject, error, brief(error), "no error", type(error).__name__)
+        return check
 
-    def _failed(self, subject: Subject, message: str, expected: str, got: str) -> Check:
-        reason = _deviations(subject).get(self.id)
-        if reason is not None:
-            return Check(self.id, self.number, "deviating", reason, expected, got)
-        return Check(self.id, self.number, "failed", message, expected, got)
+    def _failed(
+        self, check: Check, subject: Subject, error: BaseException, message: str, expected: str, got: str
+    ) -> Check:
+        file, line = subject.place
+        line = _line_in(file, error.__traceback__) or line
+        return replace(
+            check,
+            status="failed",
+            message=message,
+            expected=expected,
+            got=got,
+            file=file,
+            line=line,
+            subject=str(subject),
+        )
 
 
-def _deviations(subject: Subject) -> dict[str, str]:
+def _line_in(file: str | None, trace: TracebackType | None) -> int | None:
+    """The line of a file at which an error was raised or passed through, the innermost one."""
+    found = None
+    while file and trace is not None:
+        if Path(trace.tb_frame.f_code.co_filename) == Path(file):
+            found = trace.tb_lineno
+        trace = trace.tb_next
+    return found
+
+
+def deviations(subject: Subject) -> dict[str, str]:
+    """What the card of a subject's component declares."""
     try:
         card = subject.card
     except Exception:  # noqa: BLE001 - what cannot be built declares nothing; the law says why it fails
@@ -92,10 +107,12 @@ def _deviations(subject: Subject) -> dict[str, str]:
     return {} if card is None else dict(card.deviations)
 
 
-def law(number: int, *kinds: str) -> Callable[[Callable[[Subject], None]], Law]:
-    """Make a function a law of some kinds of components; its name is the law's id."""
+def law(
+    number: int | None, *kinds: str, level: Level = "numeric", cause: str = "", plain: str = ""
+) -> Callable[[Callable[[Subject], None]], Law]:
+    """Make a function a law of some kinds of components; its name is the law's id, its arguments are as in `Law`."""
 
     def made(verify: Callable[[Subject], None]) -> Law:
-        return Law(verify.__name__.replace("_", "-"), number, kinds, verify)
+        return Law(verify.__name__.replace("_", "-"), number, kinds, verify, level, cause, plain)
 
     return made

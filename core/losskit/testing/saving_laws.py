@@ -50,3 +50,6 @@ def owned_state(subject: Subject) -> None:
     other.model.load_state_dict(loss.model.state_dict())
     other.load_owned_state(load(stored))
     require_equal("with its state read back", expected, forward(subject, other))
+
+
+LAWS = (config, pickled, owned_state)

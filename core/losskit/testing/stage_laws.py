@@ -185,7 +185,7 @@ def meta(subject: Subject) -> None:
     value.backward()
 
 
-@law(10, "loss", "wrapper", "similarity", "regularizer", "weighting")
+@law(10, "loss", "wrapper", "similarity", "regularizer", "weighting", level="full")
 def compiles(subject: Subject) -> None:
     """`compute` is one graph for torch.compile, and gives the same."""
     loss, columns, labels = _prepared(subject)
@@ -203,3 +203,6 @@ def compiles(subject: Subject) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)  # tracing an autograd.Function gives torch's own
         got = differentiate(compiled(*tensors), _leaves(columns, loss))
     require_equal("compiled", expected, got)
+
+
+LAWS = (additivity, masking, degenerate, half_precision, meta, compiles)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,7 +30,7 @@ class Subject:
     Args:
         make: a loss's class, or a function from a model to the loss; the class of a similarity, regularizer or
             weighting, or a function that makes one.
-        kind: "loss", "wrapper", "similarity", "regularizer" or "weighting".
+        kind: "loss", "wrapper", "similarity", "regularizer", "weighting" or "encoder".
         family: of the toy encoder.
         form: the data; None: the first format.
         negatives: columns that a starred input gives.
@@ -37,6 +38,10 @@ class Subject:
         weights: whether rows have sample weights.
         equals: for a wrapper that its options make the identity: what makes the inner loss.
         seed: of encoder and data.
+        rows: of the data.
+        plain: whether `make` wraps a plain module, which has no stages that laws could look at.
+        component: the class that is looked at, where `make` does not tell it.
+        note: what else distinguishes it, such as options.
     """
 
     make: Callable[..., Any]
@@ -48,10 +53,15 @@ class Subject:
     weights: bool = False
     equals: Callable[..., Loss] | None = None
     seed: int = 0
+    rows: int = 6
+    plain: bool = False
+    component: type | None = None
+    note: str = ""
 
     def __str__(self) -> str:
         parts = [self.family, *(self.form.inputs if self.form else ())]
-        return "-".join([*parts, *(["weights"] if self.weights else [])])
+        parts += [*(["weights"] if self.weights else []), *([self.note] if self.note else [])]
+        return "-".join([*parts, *([f"{self.rows}-rows"] if self.rows != Subject.rows else [])])
 
     def build(self, *, dropout: float = 0.0, seed: int | None = None) -> Loss:
         """The loss on a new toy encoder, the same each time; a component of a loss stands in one that reads it."""
@@ -65,18 +75,44 @@ class Subject:
             return loss
 
     @cached_property
+    def looked_at(self) -> type:
+        """The class of the component."""
+        if self.component is not None:
+            return self.component
+        made = getattr(self.make, "func", self.make)
+        if isinstance(made, type):
+            return made
+        built = self.make() if self.kind == "encoder" else self.build()
+        return type(getattr(built, self.kind) if self.kind in _AROUND else built)
+
+    @property
     def card(self) -> Card | None:
         """That of the component."""
-        built = self.build()
-        owner = getattr(built, self.kind) if self.kind in _AROUND else built
-        return getattr(type(owner), "card", None)
+        found: Card | None = getattr(self.looked_at, "card", None)
+        return found
+
+    @cached_property
+    def place(self) -> tuple[str | None, int | None]:
+        """File and line of what the component does, as far as they can be known."""
+        try:
+            cls = self.looked_at
+            does = next((vars(cls)[name] for name in _DOES if name in vars(cls)), cls)
+            return inspect.getsourcefile(does), inspect.getsourcelines(does)[1]
+        except Exception:  # noqa: BLE001 - a stranger's component may raise anything when it is made
+            return None, None
 
     @cached_property
     def batch(self) -> Batch:
         """The data."""
         form = self.form or self.build().formats[0]
         return random_batch(
-            form, negatives=self.negatives, lists=self.lists, weights=self.weights, dimension=8, seed=self.seed
+            form,
+            rows=self.rows,
+            negatives=self.negatives,
+            lists=self.lists,
+            weights=self.weights,
+            dimension=8,
+            seed=self.seed,
         )
 
     def records(self, loss: Loss, batch: Batch | None = None) -> list[Output]:
@@ -114,6 +150,10 @@ def subjects(
     if first.form is not None:
         return found
     return [replace(each, form=form) for each in found for form in each.build().formats]
+
+
+_DOES = ("compute", "score", "forward", "__call__", "__init__")
+"""The methods whose line is where to look first."""
 
 
 class _Reading(Loss):

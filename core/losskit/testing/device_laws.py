@@ -1,0 +1,9 @@
+"""Laws of accelerators."""
+
+from __future__ import annotations
+
+from .law import Law
+
+__all__ = ["LAWS"]
+
+LAWS: tuple[Law, ...] = ()

@@ -139,7 +139,7 @@ class Report:
     def too_few(self) -> str:
         """At which level too few checks ran, or nothing."""
         for level, least in MINIMUM.items():
-            if LEVELS.index(level) > LEVELS.index(self.level):  # type: ignore[arg-type]
+            if LEVELS.index(level) > LEVELS.index(self.level):
                 break
             wanted = least[self.kind] * 2 // 3 if self.plain else least[self.kind]
             ran = sum(each.ran for each in self.checks if each.level == level)

@@ -9,25 +9,12 @@ import torch
 from torch import Tensor
 
 from ..loss import Value
+from ..validation.findings import Violation
 
 __all__ = ["TOLERANCE", "Result", "Violation", "differentiate", "require_equal", "total"]
 
 TOLERANCE = 1e-10
 """The relative error, by the largest entry, at which two results in float64 count as equal."""
-
-
-class Violation(Exception):  # noqa: N818 - a finding
-    """A law does not hold.
-
-    Args:
-        message: what was compared.
-        expected: what the law asks for.
-        got: what came.
-    """
-
-    def __init__(self, message: str, expected: object = "", got: object = "") -> None:
-        super().__init__(message)
-        self.expected, self.got = str(expected), str(got)
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,11 @@ from pathlib import Path
 from types import TracebackType
 
 from ..errors import brief
+from ..validation.findings import NotApplicable, Skipped, Violation
 from ..validation.report import Check, Level
-from .compare import Violation
 from .subject import Subject
 
 __all__ = ["Check", "Law", "NotApplicable", "Skipped", "deviations", "law"]
-
-
-class NotApplicable(Exception):  # noqa: N818 - no error
-    """The law says nothing about this subject; the message says why."""
-
-
-class Skipped(Exception):  # noqa: N818 - no error
-    """The law cannot be checked on this machine; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +67,10 @@ class Law:
         self, check: Check, subject: Subject, error: BaseException, message: str, expected: str, got: str
     ) -> Check:
         file, line = subject.place
-        line = _line_in(file, error.__traceback__) or line
+        if isinstance(error, Violation) and error.file is not None:
+            file, line = error.file, error.line
+        else:
+            line = _line_in(file, error.__traceback__) or line
         return replace(
             check,
             status="failed",

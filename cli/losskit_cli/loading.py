@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import pickle
-import queue
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from losskit.discover import Entry
 from losskit.registry import Problem, Spec, current
+from losskit.validation.process import Process, ending
 
 __all__ = ["import_all"]
 
@@ -52,50 +45,21 @@ class Failure(NamedTuple):
 
 def _imported(items: Sequence[Spec | Entry], time_limit: float) -> Iterator[Failure | None]:
     """What came of importing each of the items, up to one that ended the process."""
-    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "losskit_cli.importer"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": path},
-        start_new_session=True,
-    )
-    assert process.stdin is not None
-    lines: queue.Queue[bytes] = queue.Queue()
-    threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+    process = Process("losskit_cli.importer")
     try:
         with process.stdin as pipe:
             pickle.dump([(item if isinstance(item, Spec) else None, item.target) for item in items], pipe)
         for _ in items:
-            line = lines.get(timeout=time_limit)
+            line = process.line(time_limit)
             if not line:
-                yield Failure(f"importing it ended Python {_ending(process.wait())}", "report it to its authors")
+                yield Failure(f"importing it ended Python {ending(process.wait())}", "report it to its authors")
                 return
             error = json.loads(line)
             yield Failure(**error) if error else None
-    except queue.Empty:
+    except TimeoutError:
         yield Failure(f"importing it did not end within {time_limit:g} seconds", "report it, or raise --time-limit")
     finally:
-        _kill(process)
-
-
-def _read(stream: IO[bytes], lines: queue.Queue[bytes]) -> None:
-    """Hand lines on, at last an empty one."""
-    for line in iter(stream.readline, b""):
-        lines.put(line)
-    lines.put(b"")
-
-
-def _ending(code: int) -> str:
-    return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a process and what it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
-    process.wait()
+        process.kill()
 
 
 def _problem(item: Spec | Entry, failure: Failure) -> Problem:

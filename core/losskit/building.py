@@ -14,7 +14,7 @@ from .errors import LosskitError, RecipeError, brief, did_you_mean
 from .registry import get
 from .spec import Spec, given_in_code
 
-__all__ = ["build"]
+__all__ = ["annotation_of", "build", "kind_of_annotation", "members"]
 
 
 def build(
@@ -69,7 +69,7 @@ def _build(expression: Any, kind: str, path: str, context: _Context) -> Any:
     _check_names(options, parameters, spec.name, path)
     inner = replace(context, execution=None)
     for option, value in options.items():
-        annotation, place = _annotation(cls, parameters[option]), f"{path}.{option}"
+        annotation, place = annotation_of(cls, parameters[option]), f"{path}.{option}"
         if _takes_components(annotation):
             value = _resolved(value, annotation, place, inner)
         # Whether an object will do, the constructor knows better than its annotation.
@@ -135,7 +135,7 @@ def _kinds() -> dict[Any, str]:
     }
 
 
-def _annotation(cls: type, parameter: inspect.Parameter) -> Any:
+def annotation_of(cls: type, parameter: inspect.Parameter) -> Any:
     """The type of a parameter; what only type checkers import is taken from losskit, or is anything."""
     annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
     if not isinstance(annotation, str):
@@ -148,29 +148,31 @@ def _annotation(cls: type, parameter: inspect.Parameter) -> Any:
         return Any
 
 
-def _members(annotation: Any) -> tuple[Any, ...]:
+def members(annotation: Any) -> tuple[Any, ...]:
+    """The alternatives of an annotation."""
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
 def _takes_components(annotation: Any) -> bool:
-    return _kind(annotation) is not None or any(map(_takes_components, get_args(annotation)))
+    return kind_of_annotation(annotation) is not None or any(map(_takes_components, get_args(annotation)))
 
 
-def _kind(annotation: Any) -> str | None:
+def kind_of_annotation(annotation: Any) -> str | None:
+    """Which kind of component an annotation stands for, if any."""
     bases = annotation.__mro__ if isinstance(annotation, type) else ()
     return next((kind for base, kind in _kinds().items() if base in bases), None)
 
 
 def _resolved(value: Any, annotation: Any, path: str, context: _Context) -> Any:
     """A value with the components that it names in the places of such annotations built."""
-    members = _members(annotation)
+    options = members(annotation)
     named = isinstance(value, str) or (isinstance(value, Mapping) and "name" in value)
-    for kind in filter(None, map(_kind, members)):
-        if named and not (isinstance(value, str) and str in members):
+    for kind in filter(None, map(kind_of_annotation, options)):
+        if named and not (isinstance(value, str) and str in options):
             return _build_once(value, path, context) if kind == "encoder" else _build(value, kind, path, context)
-    for member in members:
+    for member in options:
         origin, item = get_origin(member), (get_args(member) or (Any,))
         if isinstance(value, Mapping) and _is(origin, Mapping):
             return {key: _resolved(each, item[-1], f"{path}.{key}", context) for key, each in value.items()}

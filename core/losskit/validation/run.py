@@ -1,0 +1,203 @@
+"""Validates components level by level, in processes that they may crash."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any, Self
+
+from ..registry import current
+from .process import Process, ending
+from .report import LEVELS, Check, Level, Report
+from .target import Job, Target, resolve
+
+__all__ = ["TIME_LIMIT", "validate", "validate_all"]
+
+TIME_LIMIT = 60.0
+"""Seconds that one check may take."""
+PER_LEVEL = 10
+"""How many such limits a level may take in all."""
+RESTARTS = 3
+"""How often a level goes on behind a check that ended its process."""
+
+
+def validate(
+    target: str | Target, *, level: Level = "numeric", seed: int = 0, time_limit: float = TIME_LIMIT, **given: Any
+) -> Report:
+    """Check a component level by level, each in a process of its own: a crash or a hang is a finding.
+
+    Args:
+        target: a name, `kind:name`, `distribution/name`, class name, `module:Class`, `path/file.py:Class`, or what
+            `resolve` made of one.
+        level: "static" (nothing is imported), "interface", "numeric" (gradients, laws, robustness, precision, cost),
+            "full" (compilation, two processes, trainers) or "gpu"; includes those before it.
+        seed: of encoders and data.
+        time_limit: seconds that one check may take; a level ten times as long.
+        given: further arguments of `resolve`: kind, options, inputs, labels, encoder.
+
+    Raises:
+        LosskitError: the reference, or what is given beside it, is wrong.
+    """
+    target = target if isinstance(target, Target) else resolve(target, **given)
+    with _Server() as server:
+        return _validated(server, target, level, seed, time_limit)
+
+
+def validate_all(
+    targets: Sequence[Target],
+    *,
+    level: Level = "numeric",
+    seed: int = 0,
+    time_limit: float = TIME_LIMIT,
+    jobs: int | None = None,
+    on_report: Callable[[Report], None] = lambda report: None,
+) -> list[Report]:
+    """Check several components, some at a time.
+
+    Args:
+        targets: what is checked; the reports are in their order.
+        level: as in `validate`.
+        seed: as in `validate`.
+        time_limit: as in `validate`.
+        jobs: how many at a time; None: one per core.
+        on_report: called with each report when it is there, from any thread.
+    """
+    count = max(1, min(jobs or os.cpu_count() or 1, len(targets)))
+    with contextlib.ExitStack() as stack:
+        servers: SimpleQueue[_Server] = SimpleQueue()
+        for _ in range(count):
+            servers.put(stack.enter_context(_Server()))
+
+        def run(target: Target) -> Report:
+            server = servers.get()
+            try:
+                report = _validated(server, target, level, seed, time_limit)
+            finally:
+                servers.put(server)
+            on_report(report)
+            return report
+
+        pool = stack.enter_context(ThreadPoolExecutor(count))
+        try:
+            return list(pool.map(run, targets))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+class _Server:
+    """A worker that is started when it is needed, and again once it has ended."""
+
+    def __init__(self) -> None:
+        self._process: Process | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the worker, and with it the job that it runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
+
+    def run(self, job: Job, time_limit: float) -> Iterator[dict[str, Any]]:
+        """The lines that a job gives; at last `{"end": why it did not come to its own end, "tail": ...}`."""
+        if self._process is None:
+            self._process = Process("losskit.validation")
+        process = self._process
+        pickle.dump(job, process.stdin)
+        process.stdin.flush()
+        whole = time.monotonic() + time_limit * PER_LEVEL
+        pid = 0
+        while True:
+            try:
+                line = process.line(min(time_limit, whole - time.monotonic()))
+            except TimeoutError:
+                _end(pid)
+                self.stop()
+                reason = f"it did not end within {time_limit:g} seconds"
+                if time.monotonic() >= whole:
+                    reason = f"the level did not end within {time_limit * PER_LEVEL:g} seconds"
+                yield {"end": reason, "tail": ""}
+                return
+            if not line:
+                code = process.wait()
+                self.stop()
+                yield {"end": f"it ended Python {ending(code)}", "tail": ""}
+                return
+            told: dict[str, Any] = json.loads(line)
+            if "end" in told:
+                yield {**told, "end": f"it ended Python {ending(told['end'])}" if told["end"] else ""}
+                return
+            pid = told.get("pid", pid)
+            yield told
+
+
+def _end(pid: int) -> None:
+    """End a job's process and what it started."""
+    if pid and os.name == "posix":
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def _validated(server: _Server, target: Target, level: Level, seed: int, time_limit: float) -> Report:
+    kind, plain = target.kind or "loss", False
+    checks: list[Check] = []
+    for each in LEVELS[: LEVELS.index(level) + 1]:
+        for told in _level(server, Job(target, each, seed, current().policy), time_limit):
+            if isinstance(told, Check):
+                checks.append(told)
+            else:
+                kind, plain = told
+    return Report(target.reference, kind, level, seed, tuple(checks), plain)
+
+
+def _level(server: _Server, job: Job, time_limit: float) -> Iterator[Check | tuple[str, bool]]:
+    """The checks of a level; what ends its process is held against the check that was being made."""
+    done: set[str] = set()
+    for _ in range(RESTARTS + 1):
+        now = "import"
+        for told in server.run(Job(job.target, job.level, job.seed, job.policy, frozenset(done)), time_limit):
+            if "start" in told:
+                now = told["start"]
+            elif "check" in told:
+                check = Check(**told["check"])
+                done.add(check.id)
+                yield check
+            elif "kind" in told:
+                yield told["kind"], told["plain"]
+            elif told.get("end"):
+                yield _ended(job, now, told["end"], told["tail"])
+                done.add(now)
+            elif "end" in told:
+                return
+        if now in ("import", "constructor"):
+            return  # the other checks would end in the same way
+    yield Check(
+        f"{job.level}-level",
+        None,
+        "failed",
+        f"{RESTARTS + 1} of its checks ended their process; the rest was not made",
+        "checks that come to an end",
+        "none",
+        level=job.level,
+    )
+
+
+def _ended(job: Job, check: str, reason: str, tail: str) -> Check:
+    spec = job.target.spec
+    last = " ".join(tail.split())[-300:]
+    said = f"; it last wrote: {last}" if last else ""
+    cause = "code that aborts or exits, memory beyond all bounds, or processes and threads that wait for each other"
+    where = spec.file, spec.line
+    return Check(check, None, "failed", reason + said, "an end", "none", *where, cause=cause, level=job.level)

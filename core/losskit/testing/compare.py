@@ -11,7 +11,7 @@ from torch import Tensor
 from ..loss import Value
 from ..validation.findings import Violation
 
-__all__ = ["TOLERANCE", "Result", "Violation", "differentiate", "require_equal", "total"]
+__all__ = ["TOLERANCE", "Result", "Violation", "differentiate", "require_close", "require_equal", "total"]
 
 TOLERANCE = 1e-10
 """The relative error, by the largest entry, at which two results in float64 count as equal."""
@@ -53,14 +53,15 @@ def require_equal(what: str, expected: Result, got: Result, tolerance: float = T
     Raises:
         Violation: they do not; says what was compared.
     """
-    _require_close(f"{what}: the value differs", expected.value, got.value, tolerance)
+    require_close(f"{what}: the value differs", expected.value, got.value, tolerance)
     a, b = _flat(expected.gradients), _flat(got.gradients)
     if a.shape != b.shape:
         raise Violation(f"{what}: the gradient has another size", a.numel(), b.numel())
-    _require_close(f"{what}: the gradient differs", a, b, tolerance)
+    require_close(f"{what}: the gradient differs", a, b, tolerance)
 
 
-def _require_close(message: str, expected: Tensor, got: Tensor, tolerance: float) -> None:
+def require_close(message: str, expected: Tensor, got: Tensor, tolerance: float) -> None:
+    """Raise unless two tensors of one shape are finite and agree, relative to the largest entry."""
     if not (expected.isfinite().all() and got.isfinite().all()):
         raise Violation(f"{message}, for it is not finite", _shown(expected), _shown(got))
     if not expected.numel():

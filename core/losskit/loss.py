@@ -68,6 +68,9 @@ class Loss(nn.Module):
     compares_rows: ClassVar[bool] = True
     """Whether a row may serve another as a negative; False where each row, or pair, is a task of its own."""
 
+    cases: ClassVar[Sequence[Mapping[str, Any]]] = ()
+    """Options that a validation tries; the first stands in for those that are required."""
+
     drawn: Any = None
     strict: bool = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -29,6 +29,9 @@ class Wrapper(Loss):
     Raises:
         LossError: the inner loss has another model or another execution, or is no `losskit.Loss`.
     """
+
+    identity: ClassVar[Mapping[str, Any] | None] = None
+    """Options with which it gives what the inner loss gives, on embeddings of 8 dimensions, if there are any."""
 
     def __init__(self, model: Any, loss: Loss, *, execution: Execution | None = None) -> None:
         super().__init__(model, execution=execution)

@@ -118,6 +118,9 @@ def cases(target: Target, seed: int = 0) -> list[Subject]:
     varied += [(each, each.options) for each in made[1:]]
     for make, change in varied:
         found += _built(replace(found[0], make=make, note=_told(change)))
+    if issubclass(cls, Wrapper) and cls.identity is not None:
+        make = Made(reference, kind, {**options[0], **cls.identity})
+        found += _built(replace(found[0], make=make, equals=Made(INNER[0], "loss"), note="identity"))
     if issubclass(cls, Loss) and cls.uses_weights:
         found.append(replace(found[0], weights=True))
     return found

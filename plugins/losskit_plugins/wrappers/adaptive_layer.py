@@ -97,6 +97,7 @@ class AdaptiveLayerLoss(Wrapper):
 }""",
         relations=["With prior_layers_weight=0 and kl_weight=0 it is the inner loss."],
     )
+    identity = {"prior_layers_weight": 0.0, "kl_weight": 0.0}  # noqa: RUF012 - read as it stands
 
     def __init__(
         self,

@@ -67,6 +67,7 @@ class MatryoshkaLoss(Wrapper):
 }""",
         relations=["With only the full size and weight 1 it is the inner loss."],
     )
+    identity = {"dims": [8]}  # noqa: RUF012 - read as it stands
 
     def __init__(
         self,

@@ -57,6 +57,7 @@ class Matryoshka2dLoss(Wrapper):
 }""",
         relations=["adaptive-layer around matryoshka, in one name."],
     )
+    identity = {"dims": [8], "prior_layers_weight": 0.0, "kl_weight": 0.0}  # noqa: RUF012 - read as it stands
 
     def __init__(
         self,

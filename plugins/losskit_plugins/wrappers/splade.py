@@ -84,6 +84,7 @@ class SpladeLoss(Wrapper):
         recommends=["multiple-negatives-ranking", "margin-mse", "distill-kl-div", "flops", "df-flops", "l1", "overlap"],
         relations=["With the weights 0 it is the inner loss."],
     )
+    identity = {"document_regularizer_weight": 0.0}  # noqa: RUF012 - read as it stands
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ class WeightedSumLoss(Wrapper):
         formula="sum over k of w_k(progress) loss_k",
         relations=["With one loss of weight 1 it is that loss."],
     )
+    identity = {"losses": {"only": "multiple-negatives-ranking"}}  # noqa: RUF012 - read as it stands
 
     def __init__(
         self,

@@ -158,7 +158,8 @@ def _content(file: Path) -> bytes:
     return zipimporter(str(archive)).get_data(str(file)) if archive else b""
 
 
-_FILE_MODULE = "_losskit_file:"
+FILE_MODULE = "_losskit_file:"
+"""What the names of modules begin with that were loaded from a file."""
 _file_imports = threading.RLock()
 
 
@@ -172,7 +173,7 @@ def load_target(target: str) -> Any:
 
 
 def _import_file(file: Path) -> ModuleType:
-    name = f"{_FILE_MODULE}{file}"
+    name = f"{FILE_MODULE}{file}"
     with _file_imports:
         if name in sys.modules:
             return sys.modules[name]
@@ -190,4 +191,4 @@ def _import_file(file: Path) -> ModuleType:
 
 def target_of(cls: type) -> str:
     """The target that loads a class: "module:Class", or "path/file.py:Class" for one loaded from a file."""
-    return f"{cls.__module__.removeprefix(_FILE_MODULE)}:{cls.__qualname__}"
+    return f"{cls.__module__.removeprefix(FILE_MODULE)}:{cls.__qualname__}"

@@ -10,9 +10,10 @@ from typing import Any, Literal, get_args, get_origin
 
 from torch import nn
 
+from .. import registry
 from ..building import annotation_of, build, kind_of_annotation, members
 from ..card import Format
-from ..errors import LosskitError, RecipeError, brief
+from ..errors import LosskitError, brief
 from ..loss import Loss
 from ..protocols import Encoder, Regularizer, Similarity, Weighting
 from ..spec import given_in_code, load_target
@@ -26,8 +27,22 @@ from .tiny import options_for
 __all__ = ["Made", "cases", "component", "kind_of"]
 
 TOY = "losskit.testing.toys:ToyEncoder"
-INNER = ("multiple-negatives-ranking", "cosent", "binary-cross-entropy")
-"""What wrappers are tried around: a contrastive loss, one that compares all rows, and one for cross-encoders."""
+EMBEDDING = ("multiple-negatives-ranking", "cosent")
+INNER: Mapping[str, tuple[str, ...]] = {
+    "dense": EMBEDDING,
+    "sparse": EMBEDDING,
+    "multi-vector": EMBEDDING,
+    "cross-encoder": ("binary-cross-entropy", "lambda"),
+}
+"""What wrappers are tried around, by family: a loss that is a mean over rows, and one that is not."""
+TOGETHER = {
+    "dense": ("multiple-negatives-ranking", "multiple-negatives-symmetric-ranking"),
+    "cross-encoder": ("binary-cross-entropy", "score-mse"),
+}
+"""Two losses on the same data, where one option takes several."""
+ANY: Mapping[str, Any] = {"regularizer": "l1", "similarity": "cosine", "weighting": "no-weighting"}
+SIMPLE: Mapping[Any, Any] = {bool: False, int: 3, float: 0.5}
+"""What required options of simple types are given."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,26 @@ class Made:
     def __call__(self, model: Any = None) -> Any:
         """The component; a loss on a model."""
         return build({"name": self.reference, **self.options}, model, kind=self.kind)
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """Makes the first registered encoder of a family that a tiny transformer serves, in float64.
+
+    Args:
+        family: of the encoder.
+    """
+
+    family: str
+
+    def __call__(self) -> Any:
+        """The encoder."""
+        for spec in registry.find(kind="encoder", encoder=self.family, status="ok"):
+            cls: Any = spec.load()
+            options = options_for(cls)
+            if options:
+                return cls(**options).double()
+        raise Violation(f"no {self.family} encoder is registered", "one on a transformer", "none")
 
 
 def component(target: Target) -> tuple[type, str]:
@@ -104,23 +139,22 @@ def cases(target: Target, seed: int = 0) -> list[Subject]:
     families = tuple(target.encoders) or (tuple(card.encoders) if card is not None else ()) or ("dense",)
     formats = tuple(target.formats) or (tuple(card.formats) if card is not None else ())
     stated = [dict(each) for each in getattr(cls, "cases", ())] or [{}]
-    options = [{**_required(cls, kind, {**each, **target.options}), **each, **target.options} for each in stated]
+    given = {**stated[0], **target.options}
     if kind in ("loss", "wrapper") and not issubclass(cls, Loss):
-        return plain_subjects(cls, options[0], formats, families, kind=kind, seed=seed)
-    reference = target.spec.qualified if target.registered else target.spec.target
-    made = [Made(reference, kind, each) for each in options]
-    first = Subject(made[0], kind, component=cls, seed=seed)
+        options = {**_required(cls, kind, families[0], "", given), **given}
+        return plain_subjects(cls, options, formats, families, kind=kind, seed=seed)
+    made = Made(target.spec.qualified if target.registered else target.spec.target, kind, given)
+    first = Subject(made, kind, component=cls, seed=seed)
     if kind == "encoder":
-        return [first, *(replace(first, make=each, note=_told(each.options)) for each in made[1:])]
-    found = [each for family in families for each in _of_family(replace(first, family=family), made[0], formats)]
-    varied: list[tuple[Made, Mapping[str, Any]]]
-    varied = [(Made(reference, kind, {**options[0], **change}), change) for change in _choices(cls, kind, options[0])]
-    varied += [(each, each.options) for each in made[1:]]
-    for make, change in varied:
-        found += _built(replace(found[0], make=make, note=_told(change)))
+        made = replace(made, options={**options_for(cls), **given})
+        return [replace(first, make=made), *(_varied(first, made, each) for each in stated[1:])]
+    found = [each for family in families for each in _of_family(replace(first, family=family), made, formats)]
+    changes = [*_choices(cls, kind, given), *({**each, **target.options} for each in stated[1:])]
+    for change in changes:
+        found += _built(_varied(found[0], found[0].make, change))
     if issubclass(cls, Wrapper) and cls.identity is not None:
-        make = Made(reference, kind, {**options[0], **cls.identity})
-        found += _built(replace(found[0], make=make, equals=Made(INNER[0], "loss"), note="identity"))
+        inner = Made(INNER[found[0].family][0], "loss")
+        found += _built(replace(_varied(found[0], found[0].make, cls.identity), equals=inner, note="identity"))
     if issubclass(cls, Loss) and cls.uses_weights:
         found.append(replace(found[0], weights=True))
     return found
@@ -128,21 +162,37 @@ def cases(target: Target, seed: int = 0) -> list[Subject]:
 
 def _of_family(first: Subject, made: Made, formats: Sequence[Format]) -> list[Subject]:
     """A subject for each format on one encoder family; wrappers around each inner loss that they take."""
+    cls = first.looked_at
     found: list[Subject] = []
     refused = ""
-    for change in [{"loss": name} for name in INNER] if made.options.get("loss") == INNER[0] else [{}]:
-        subject = replace(first, make=replace(made, options={**made.options, **change}), note=change.get("loss", ""))
-        try:
-            forms = formats or (subject.build().formats if first.kind in ("loss", "wrapper") else ())
-            tried = [replace(subject, form=form) for form in forms] or [subject]
-            for each in tried:
-                each.build()
-            found += tried
-        except Exception as error:  # noqa: BLE001 - a stranger's component may raise anything
-            refused = brief(error)
+    for inner in INNER[first.family] if first.kind == "wrapper" else ("",):
+        options = {**_required(cls, first.kind, first.family, inner, made.options), **made.options}
+        subject = replace(first, make=replace(made, options=options), note=inner)
+        for encoder in (None, Tiny(first.family)):  # what no toy can serve is tried on a transformer
+            try:
+                found += _of_formats(replace(subject, encoder=encoder), formats)
+                break
+            except Exception as error:  # noqa: BLE001 - a stranger's component may raise anything
+                refused = refused or brief(error)
     if not found:
         raise Violation(f"it cannot be built on a {first.family} encoder: {refused}", "a component", "an error")
     return found
+
+
+def _of_formats(subject: Subject, formats: Sequence[Format]) -> list[Subject]:
+    """The subject with each format, each built once."""
+    losses = subject.kind in ("loss", "wrapper")
+    forms = formats or (subject.build().formats if losses else ())
+    found = [replace(subject, form=form) for form in forms] or [subject]
+    for each in found:
+        each.build()
+    return found
+
+
+def _varied(subject: Subject, made: Made, change: Mapping[str, Any]) -> Subject:
+    """The subject with other options."""
+    note = ",".join(f"{name}={value}" for name, value in change.items())
+    return replace(subject, make=replace(made, options={**made.options, **change}), note=note)
 
 
 def _built(subject: Subject) -> list[Subject]:
@@ -152,10 +202,6 @@ def _built(subject: Subject) -> list[Subject]:
     except LosskitError:
         return []
     return [subject]
-
-
-def _told(options: Mapping[str, Any]) -> str:
-    return ",".join(f"{name}={value}" for name, value in options.items())
 
 
 # Options
@@ -169,52 +215,46 @@ def _parameters(cls: type, kind: str) -> Iterator[tuple[inspect.Parameter, Any]]
             yield parameter, annotation_of(cls, parameter)
 
 
-def _required(cls: type, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _required(cls: type, kind: str, family: str, inner: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Values for what has no default, by annotation."""
-    if kind == "encoder":
-        return options_for(cls)
     found = {}
     for parameter, annotation in _parameters(cls, kind):
         if parameter.default is parameter.empty and parameter.name not in given:
-            values = list(_values(annotation))
+            values = [value for member in members(annotation) for value in _values(member, family, inner)]
             if not values:
-                raise RecipeError(
-                    f"{cls.__name__}.{parameter.name}",
-                    expected=f"a value of type {annotation}",
-                    got="none",
-                    fix=f"write {parameter.name}=VALUE, or give the class an attribute cases = [{{...}}]",
+                raise Violation(
+                    f"the option {parameter.name} has no default, and no value can be made up for it",
+                    f"{parameter.name}=VALUE on the command line, or an attribute cases = [{{...}}] of the class",
+                    f"the annotation {parameter.annotation}",
                 )
             found[parameter.name] = values[0]
     return found
 
 
-def _values(annotation: Any) -> Iterator[Any]:
-    """Values that an annotation allows and that fit the toys, the simplest first."""
-    for member in members(annotation):
-        kind, origin = kind_of_annotation(member), get_origin(member)
-        arguments = get_args(member)
-        if kind == "loss":
-            yield INNER[0]
-        elif kind == "encoder":
-            yield {"name": TOY, "seed": 5}
-        elif kind is not None:
-            yield {"regularizer": "l1", "similarity": "cosine", "weighting": "no-weighting"}[kind]
-        elif origin is Literal:
-            yield arguments[0]
-        elif member in (bool, int, float):
-            yield {bool: False, int: 3, float: 0.5}[member]
-        elif isinstance(origin, type) and issubclass(origin, Mapping) and kind_of_annotation(arguments[-1]) == "loss":
-            yield {"first": INNER[0], "second": INNER[1]}
-        elif isinstance(origin, type) and issubclass(origin, Sequence) and int in arguments:
-            yield [8, 4]
-        elif isinstance(origin, type) and issubclass(origin, Sequence) and float in arguments:
-            yield [1.0, 0.5]
+def _values(member: Any, family: str, inner: str) -> Iterator[Any]:
+    """A value that an annotation without alternatives allows, and that fits the toys; or none."""
+    kind, origin, arguments = kind_of_annotation(member), get_origin(member), get_args(member)
+    container = origin if isinstance(origin, type) else object
+    if kind == "loss":
+        yield inner or INNER[family][0]
+    elif kind is not None:
+        yield {"encoder": {"name": TOY, "seed": 5}, **ANY}[kind]
+    elif origin is Literal:
+        yield arguments[0]
+    elif member in SIMPLE:
+        yield SIMPLE[member]
+    elif issubclass(container, Mapping) and kind_of_annotation(arguments[-1]) == "loss":
+        yield dict(zip(("first", "second"), TOGETHER.get(family, TOGETHER["dense"]), strict=True))
+    elif issubclass(container, Sequence) and int in arguments:
+        yield [8, 4]
+    elif issubclass(container, Sequence) and float in arguments:
+        yield [1.0, 0.5]
 
 
-def _choices(cls: type, kind: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _choices(cls: type, kind: str, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Each other choice of an option that has a few."""
     for parameter, annotation in _parameters(cls, kind):
-        now = options.get(parameter.name, parameter.default)
+        now = given.get(parameter.name, parameter.default)
         choices = [item for member in members(annotation) for item in _alternatives(member)]
         yield from ({parameter.name: value} for value in choices if value != now)
 

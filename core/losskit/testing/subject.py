@@ -41,6 +41,7 @@ class Subject:
         rows: of the data.
         plain: whether `make` wraps a plain module, which has no stages that laws could look at.
         component: the class that is looked at, where `make` does not tell it.
+        encoder: what makes the encoder under a loss; None: a toy.
         note: what else distinguishes it, such as options.
     """
 
@@ -56,6 +57,7 @@ class Subject:
     rows: int = 6
     plain: bool = False
     component: type | None = None
+    encoder: Callable[[], Any] | None = None
     note: str = ""
 
     def __str__(self) -> str:
@@ -68,7 +70,8 @@ class Subject:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed if seed is None else seed)
             outputs = CLASSES if self.form is not None and self.form.outputs == "classes" else 1
-            model = ToyEncoder(self.family, dropout=dropout, outputs=outputs)
+            toy = ToyEncoder(self.family, dropout=dropout, outputs=outputs)
+            model = toy if self.encoder is None else self.encoder()
             if self.kind in _AROUND:
                 return _AROUND[self.kind](model, self.make())
             loss: Loss = self.make(model)

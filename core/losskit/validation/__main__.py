@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -59,11 +60,13 @@ def _serve(job: Job, results: IO[str], said: IO[bytes]) -> None:
         _run(job, tell)
         tell(end=0, tail="")
         return
+    folder = tempfile.mkdtemp(prefix="losskit-")
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
             os.setsid()
+            os.environ["TMPDIR"] = tempfile.tempdir = folder
             os.dup2(said.fileno(), 1)
             os.dup2(said.fileno(), 2)
             tell(pid=os.getpid())
@@ -73,6 +76,7 @@ def _serve(job: Job, results: IO[str], said: IO[bytes]) -> None:
             sys.stdout.flush()
             os._exit(code)
     _, status = os.waitpid(pid, 0)
+    shutil.rmtree(folder, ignore_errors=True)
     said.seek(max(0, said.seek(0, os.SEEK_END) - TAIL))
     tell(end=os.waitstatus_to_exitcode(status), tail=said.read().decode(errors="replace"))
 

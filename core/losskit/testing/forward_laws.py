@@ -22,6 +22,7 @@ __all__ = ["dropout", "executions", "forward", "order", "padding", "untouched"]
 
 PLAIN = Direct(merge=False)
 TOKENS = 24
+ENCODES = "a plain module encodes by itself, so there is no execution to choose"
 EXECUTIONS: tuple[Execution, ...] = (
     Direct(),
     Direct(tokens=TOKENS),
@@ -52,7 +53,7 @@ def forward(
         return differentiate(value, [p for p in loss.parameters() if p.requires_grad])
 
 
-@law(3, "loss", "wrapper")
+@law(3, "loss", "wrapper", plain=ENCODES)
 def executions(subject: Subject) -> None:
     """Merging, packing by tokens, slices of rows and gradient caching change nothing."""
     expected = _executed(subject, PLAIN)
@@ -60,7 +61,7 @@ def executions(subject: Subject) -> None:
         require_equal(repr(execution), expected, _executed(subject, execution))
 
 
-@law(3, "loss", "wrapper")
+@law(3, "loss", "wrapper", plain=ENCODES)
 def dropout(subject: Subject) -> None:
     """With dropout, gradient caching equals an ordinary backward through the same forwards."""
     for plain, cached in SAME_FORWARDS:
@@ -115,7 +116,8 @@ def untouched(subject: Subject) -> None:
     """A call leaves its inputs, global random state, default dtype and the model's mode as they were."""
     for training in (True, False):
         loss = subject.build()
-        loss.model.train(training)
+        for child in loss.children():  # of a plain module also what stands for its model
+            child.train(training)
         batch = subject.batch
         features, labels = batch.features(loss), batch.flat_labels
         before = _state(loss, features, labels)
@@ -146,7 +148,7 @@ def _state(loss: Loss, features: Sequence[Features], labels: Tensor | None) -> d
         "the random state of Python": random.getstate(),
         "the default dtype": torch.get_default_dtype(),
         "grad mode": torch.is_grad_enabled(),
-        "the mode of the model": [part.training for part in loss.model.modules()],
+        "the mode of the model": [part.training for part in loss.modules()],
     }
 
 

@@ -17,7 +17,14 @@ from .subject import Subject
 __all__ = ["config", "owned_state", "pickled"]
 
 
-@law(9, "loss", "wrapper", "regularizer", "weighting")
+@law(
+    9,
+    "loss",
+    "wrapper",
+    "regularizer",
+    "weighting",
+    plain="a plain module's configuration is a note, from which nothing is built",
+)
 def config(subject: Subject) -> None:
     """`losskit.build` makes the same loss from `get_config_dict`, also after a way through JSON."""
     loss = subject.build()

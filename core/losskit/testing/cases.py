@@ -20,7 +20,7 @@ from ..spec import given_in_code, load_target
 from ..validation.findings import Violation
 from ..validation.target import Target
 from ..wrapper import Wrapper
-from .plain import plain_subjects
+from .plain import filled_in, plain_subjects
 from .subject import Subject
 from .tiny import options_for
 
@@ -141,7 +141,8 @@ def cases(target: Target, seed: int = 0) -> list[Subject]:
     stated = [dict(each) for each in getattr(cls, "cases", ())] or [{}]
     given = {**stated[0], **target.options}
     if kind in ("loss", "wrapper") and not issubclass(cls, Loss):
-        options = {**_required(cls, kind, families[0], "", given), **given}
+        known = {**given, **dict.fromkeys(filled_in(cls))}
+        options = {**_required(cls, kind, families[0], "", known), **given}
         return plain_subjects(cls, options, formats, families, kind=kind, seed=seed)
     made = Made(target.spec.qualified if target.registered else target.spec.target, kind, given)
     first = Subject(made, kind, component=cls, seed=seed)

@@ -37,6 +37,8 @@ __all__ = [
     "name_of",
     "problems",
     "refresh",
+    "same_name",
+    "space",
 ]
 
 
@@ -76,7 +78,7 @@ class Registry:
 
     def settled(self, specs: Sequence[Spec]) -> tuple[Spec, ...]:
         """Specs in order, those marked whose bare name does not decide between them."""
-        marked = [self._marked(spec, [other for other in specs if _same_name(spec, other)]) for spec in specs]
+        marked = [self._marked(spec, [other for other in specs if same_name(spec, other)]) for spec in specs]
         return tuple(sorted(marked, key=lambda s: (KINDS.index(s.kind), s.name, not s.builtin, s.provider, s.target)))
 
     def given(self, kind: str, target: str) -> Spec:
@@ -198,11 +200,11 @@ def get(kind: str | None, reference: str) -> Spec:
     claims = lookup(reference, kind)
     if not claims[0].provider:
         return claims[0]
-    if len({_space(spec.kind) for spec in claims}) > 1:
+    if len({space(spec.kind) for spec in claims}) > 1:
         choices = ", ".join(f"{spec.kind}:{spec.name}" for spec in claims)
         raise AmbiguousError(f"{reference!r} is of several kinds: {choices}", fix="write one of these")
     name = reference.partition(":")[2] or reference
-    rivals = [spec for spec in current().specs if spec.name == name and _space(spec.kind) == _space(claims[0].kind)]
+    rivals = [spec for spec in current().specs if spec.name == name and space(spec.kind) == space(claims[0].kind)]
     decided = current().decide(rivals or claims, name)
     if decided is None or decided not in claims:
         providers = ", ".join(f"{spec.provider}=={spec.version}" for spec in rivals or claims)
@@ -219,12 +221,12 @@ def lookup(reference: str, kind: str | None = None) -> list[Spec]:
     _check("kind", kind, KINDS)
     head, _, rest = reference.partition(":")
     if head in KINDS and rest:
-        if kind is not None and _space(kind) != _space(head):
+        if kind is not None and space(kind) != space(head):
             raise NotFoundError(f"{reference!r}", expected=f"a {kind}", got=f"a {head}")
         kind, reference = head, rest
     if is_target(reference):
         return [current().given(kind or "loss", reference)]
-    known = [spec for spec in current().specs if kind is None or spec.kind == kind or _space(spec.kind) == kind]
+    known = [spec for spec in current().specs if kind is None or spec.kind == kind or space(spec.kind) == kind]
     distribution, _, name = reference.rpartition("/")
     if distribution:
         found = [s for s in known if s.name == name and normalize(s.provider) == normalize(distribution)]
@@ -257,7 +259,7 @@ def name_of(cls: type) -> str:
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
     for spec in current().specs:
         if spec.target == target_of(cls) or (spec.class_name == cls.__qualname__ and file and spec.file == file):
-            claims = [other for other in current().specs if _same_name(spec, other)]
+            claims = [other for other in current().specs if same_name(spec, other)]
             return spec.name if current().decide(claims, spec.name) is spec else spec.qualified
     return target_of(cls)
 
@@ -282,12 +284,14 @@ def _check(option: str, value: str | None, known: Sequence[str]) -> None:
         raise RecipeError(option, expected=f"one of {', '.join(known)}", got=repr(value), fix=fix)
 
 
-def _space(kind: str) -> str:
+def space(kind: str) -> str:
+    """The kinds that share a namespace, by one of them."""
     return "loss" if kind == "wrapper" else kind
 
 
-def _same_name(one: Spec, other: Spec) -> bool:
-    return one.name == other.name and _space(one.kind) == _space(other.kind)
+def same_name(one: Spec, other: Spec) -> bool:
+    """Whether one bare name means both."""
+    return one.name == other.name and space(one.kind) == space(other.kind)
 
 
 def _choose(claims: Sequence[Spec]) -> str:

@@ -116,6 +116,13 @@ class Sources:
             self._records[module] = self._read(module, spec)
         return self._records[module]
 
+    def text(self, module: str) -> str:
+        """The source of a module."""
+        source = _source(module, self.locate(module))
+        if source is None:
+            raise UnreadableError(f"module {module} has no source")
+        return source
+
     def class_at(self, module: str, name: str, seen: frozenset[tuple[str, str]] = frozenset()) -> ClassSource:
         """The class that a module defines, or imports from another, under this name."""
         record, file = self.record(module), str(self.locate(module).origin)

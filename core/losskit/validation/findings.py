@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["NotApplicable", "Skipped", "Violation"]
+from collections.abc import Sequence
+from dataclasses import replace
+
+from .report import Check
+
+__all__ = ["NotApplicable", "Skipped", "Violation", "concluded"]
+
+TOLD = 4
+"""How many findings of one check are told; the others are counted."""
 
 
 class Violation(Exception):  # noqa: N818 - a finding
@@ -35,3 +43,22 @@ class NotApplicable(Exception):  # noqa: N818 - no error
 
 class Skipped(Exception):  # noqa: N818 - no error
     """The check cannot be made on this machine; the message says why."""
+
+
+def concluded(check: Check, found: Sequence[Violation]) -> Check:
+    """A check that passed, or that failed because of all that was found; it points to the first."""
+    if not found:
+        return replace(check, status="passed")
+    messages = [str(each) for each in found[:TOLD]]
+    if len(found) > TOLD:
+        messages.append(f"and {len(found) - TOLD} more")
+    first = found[0]
+    return replace(
+        check,
+        status="failed",
+        message="; ".join(messages),
+        expected=first.expected,
+        got=first.got,
+        file=first.file,
+        line=first.line,
+    )

@@ -1,0 +1,23 @@
+"""The ids of all checks, by level; a test compares them with the checks there are."""
+
+from __future__ import annotations
+
+__all__ = ["CHECKS"]
+
+_BY_LEVEL = {
+    "static": "entry-point card docstring citation packaging source",
+    "interface": """
+        import protocol constructor model-child options returns refusals copies examples
+    """,
+    "numeric": """
+        additivity masking degenerate half-precision meta executions dropout order padding untouched config pickled
+        owned-state diagonal transform weights of-lists-alone identity gradient inputs-used labels-used direction
+        weights-used stochastic fixed-dimension needs reads row-wise repeatable instances kept-graphs default-dtype
+        float32 layout nan extreme-options batch-size growth host-sync leak
+        encoder-protocol encoder-records encode encoder-padding encoder-take-join encoder-roles encoder-gradient
+        encoder-modes encoder-saved encoder-pickled encoder-config encoder-adapt
+    """,
+    "full": "compiles processes training training-sentence-transformers",
+    "gpu": "gpu-parity gpu-sync gpu-half",
+}
+CHECKS = frozenset(check for checks in _BY_LEVEL.values() for check in checks.split())

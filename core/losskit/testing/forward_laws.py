@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ..execution import Direct, Execution, GradCache
 from ..loss import Loss
 from ..protocols import Features
 from .batches import Batch
-from .compare import Result, Violation, differentiate, require_equal, total
+from .compare import SINGLE, Result, Violation, differentiate, require_equal, total
 from .law import NotApplicable, law
 from .subject import Subject
 
@@ -50,7 +51,8 @@ def forward(
         value = loss(batch.features(loss) if features is None else features, batch.flat_labels)
         # A replay must not depend on the random state that the backward finds.
         torch.rand(3)
-        return differentiate(value, [p for p in loss.parameters() if p.requires_grad])
+        found = differentiate(value, [p for p in loss.parameters() if p.requires_grad])
+        return replace(found, rounding=SINGLE) if subject.plain else found
 
 
 @law(3, "loss", "wrapper", plain=ENCODES)

@@ -66,24 +66,24 @@ class PlainLoss(Loss):
         """What the module gives for these records, all rows at once."""
         playing = Playing(columns, self.form)
         if not (self._caches and torch.is_grad_enabled()):
+            before = torch.get_rng_state()
             value = self._called(playing, labels)
             if not (self.player.feed.without_gradients and torch.is_grad_enabled()):
                 return value
             self._caches = True  # it encodes again in a hook of the backward, where the graph does not lead
+            torch.set_rng_state(before)
         return self._replayed(playing, labels)
 
     def _called(self, playing: Playing, labels: Tensor | None) -> Value:
-        """The module's value, called as trainers do."""
+        """The module's value, called as trainers do; draws from the global generator are noticed as draws."""
+        before = torch.get_rng_state()
         self.player.feed.without_gradients = False
         with self.player.plays(playing):
-            if self.player.family != "cross-encoder":
-                value: Value = self.plain(playing.features(), labels)
-                return value
-            texts = playing.texts()
-            listed = labels is not None and bool(texts[-1]) and isinstance(texts[-1][0], list)
-            given = list(labels.split(playing.columns[0].lists)) if listed and labels is not None else labels
-            scored: Value = self.plain(texts, given)
-            return scored
+            columns: Sequence[Any] = playing.features() if self.player.family != "cross-encoder" else playing.texts()
+            value: Value = self.plain(columns, playing.labels(labels))
+        after = torch.get_rng_state()
+        self.drawn = None if torch.equal(before, after) else after
+        return value
 
     def _replayed(self, playing: Playing, labels: Tensor | None) -> Value:
         """The value of a module that forms gradients by backward calls of its own, connected to the records."""

@@ -64,6 +64,17 @@ class Playing:
         starts = accumulate((column.items for column in self.columns), initial=0)
         return [_features(column, start) for column, start in zip(self.columns, starts, strict=False)]
 
+    def labels(self, labels: Tensor | None) -> Tensor | list[Tensor] | None:
+        """Labels as trainers hand them over: with lists of documents one tensor per row."""
+        lists = self.columns[0].lists
+        if labels is None or lists is None or not self._listed:
+            return labels
+        return list(labels.split(lists))
+
+    @property
+    def _listed(self) -> bool:
+        return any(split_input(name)[0] == "documents" for name in self.form.inputs)
+
     def texts(self) -> list[list[Any]]:
         """Columns of texts, of which a cross-encoder scored query and documents; each names its place."""
         lists = self.columns[0].lists or (1,) * self.columns[0].items
@@ -72,7 +83,7 @@ class Playing:
             [f"document {start + place}" for place in range(size)] for start, size in zip(starts, lists, strict=False)
         ]
         queries = [f"query {row}" for row in range(len(lists))]
-        if any(split_input(name)[0] == "documents" for name in self.form.inputs):
+        if self._listed:
             return [queries, rows]
         return [queries, *map(list, zip(*rows, strict=True))]
 
@@ -135,6 +146,9 @@ class Player(nn.Module):
     @__class__.setter
     def __class__(self, cls: type) -> None:
         raise TypeError("the class of a player is not changed")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Player, (self.family, self.dimension, self.num_labels, self.poses), self.__dict__
 
     @contextmanager
     def plays(self, playing: Playing) -> Iterator[None]:

@@ -9,7 +9,11 @@ from . import (
     claim_laws,
     cost_laws,
     device_laws,
+    direction_laws,
+    encode_laws,
     encoder_laws,
+    encoder_saving_laws,
+    encoder_training_laws,
     forward_laws,
     gradient_laws,
     interface_laws,
@@ -19,6 +23,7 @@ from . import (
     stage_laws,
     state_laws,
     system_laws,
+    use_laws,
 )
 from .law import Check, Law, deviations
 from .subject import Subject
@@ -31,12 +36,17 @@ HERE: tuple[Law, ...] = (
     *stage_laws.LAWS,
     *forward_laws.LAWS,
     *gradient_laws.LAWS,
+    *use_laws.LAWS,
+    *direction_laws.LAWS,
     *claim_laws.LAWS,
     *state_laws.LAWS,
     *number_laws.LAWS,
     *cost_laws.LAWS,
     *saving_laws.LAWS,
     *encoder_laws.LAWS,
+    *encode_laws.LAWS,
+    *encoder_training_laws.LAWS,
+    *encoder_saving_laws.LAWS,
 )
 """Those that need nothing but this process."""
 ALL: tuple[Law, ...] = (*HERE, *system_laws.LAWS, *device_laws.LAWS)

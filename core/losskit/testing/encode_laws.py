@@ -1,0 +1,173 @@
+"""Laws of `encode`: what it makes of texts, roles and prompts, and what it leaves untouched."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import issparse
+from torch import Tensor, nn
+
+from ..errors import LosskitError
+from ..modes import modes_of
+from ..output import Output
+from ..protocols import Encoder, Features
+from ..validation.findings import Violation
+from .encoding import CLOSE, ROLES, ready, record, require_rows, rows, rows_encoded
+from .law import law
+from .subject import Subject
+
+__all__ = ["encode", "encoder_modes", "encoder_roles"]
+
+LONG = " ".join(["the quick brown fox jumps"] * 200)
+"""More words than the tiny transformer takes tokens."""
+PROMPT = "word1 word2: "
+
+
+@law(5, "encoder", cause="results that are not put back into the order of the texts, or records that depend on others")
+def encode(subject: Subject) -> None:
+    """`encode` gives what records say, for any batch size and order, for no text, one, and one that is too long."""
+    encoder, items = ready(subject)
+    whole = encoder.encode(items)
+    _require_kind(encoder, whole)
+    _require_as_records(encoder, "encode beside the records", record(encoder, items), whole)
+    found = rows_encoded(whole)
+    for size in (1, 2):
+        require_rows(f"encode with batch_size={size}", found, rows_encoded(encoder.encode(items, batch_size=size)))
+    require_rows("the items in reverse", found[::-1], rows_encoded(encoder.encode(items[::-1])))
+    require_rows("the first item alone", found[:1], rows_encoded(encoder.encode(items[:1])))
+    nothing = encoder.encode([])
+    _require_kind(encoder, nothing)
+    if len(rows_encoded(nothing)):
+        raise Violation("encode of no items", "no results", len(rows_encoded(nothing)))
+    if isinstance(items[0], str) or isinstance(items[0][-1], str):
+        for name, text in (("a long text", LONG), ("an empty text", "")):
+            odd = [items[0], text if isinstance(items[0], str) else (items[0][0], text)]
+            first, other = rows_encoded(encoder.encode(odd))
+            require_rows(f"an item beside {name}", found[:1], [first])
+            if not other.isfinite().all():
+                raise Violation(f"encode of {name}", "finite numbers", "NaN or infinity")
+
+
+def _require_kind(encoder: Encoder, found: Any) -> None:
+    kinds: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "dense": ("an array [n, d]", lambda each: isinstance(each, np.ndarray) and each.ndim == 2),
+        "sparse": ("a csr_array [n, d]", lambda each: issparse(each) and each.format == "csr" and each.ndim == 2),
+        "multi-vector": (
+            "a list of arrays [t, d]",
+            lambda each: isinstance(each, list) and all(isinstance(one, np.ndarray) and one.ndim == 2 for one in each),
+        ),
+        "cross-encoder": ("an array of scores", lambda each: isinstance(each, np.ndarray) and each.ndim in (1, 2)),
+    }
+    expected, right = kinds[encoder.family]
+    if not right(found):
+        raise Violation("encode", expected, f"{type(found).__name__} {list(getattr(found, 'shape', ()))}")
+
+
+def _require_as_records(encoder: Encoder, what: str, found: Output, encoded: Any) -> None:
+    """Raise unless results are records: leading dimensions of dense ones, the largest entries of sparse ones, and of
+    scores what orders them alike, for an activation may follow.
+    """
+    expected, got = rows(found), rows_encoded(encoded)
+    if encoder.family == "dense":
+        expected = [each[: other.shape[-1]] for each, other in zip(expected, got, strict=False)] + expected[len(got) :]
+    elif encoder.family == "sparse":
+        expected = [_pruned(each, int(other.count_nonzero())) for each, other in zip(expected, got, strict=True)]
+    elif encoder.family == "cross-encoder":
+        raw, scores = torch.stack(expected), torch.stack(got)
+        _require_same_order(what, raw if raw.ndim == 1 else raw.flatten(), scores.flatten())
+        return
+    require_rows(what, expected, got)
+
+
+def _pruned(row: Tensor, most: int) -> Tensor:
+    """A vector with its largest entries only, at least one."""
+    largest = row.abs().topk(max(1, most)).indices
+    return torch.zeros_like(row).index_copy(0, largest, row[largest])
+
+
+def _require_same_order(what: str, raw: Tensor, scores: Tensor) -> None:
+    if raw.shape != scores.shape:
+        raise Violation(f"{what}: another number of scores", raw.numel(), scores.numel())
+    apart = raw[:, None] - raw[None, :] > CLOSE * raw.abs().max()
+    turned = (apart & (scores[:, None] < scores[None, :])).nonzero()
+    if len(turned):
+        high, low = turned[0].tolist()
+        told = f"scores {high + 1} and {low + 1} in the order of the records"
+        raise Violation(f"{what}: {told}", f"{float(raw[high]):g} > {float(raw[low]):g}", scores[[high, low]].tolist())
+
+
+@law(None, "encoder", cause="encode leaves role or prompt out")
+def encoder_roles(subject: Subject) -> None:
+    """Roles and prompts do the same in `preprocess` and in `encode`; a prompt is read or refused."""
+    encoder, items = ready(subject)
+    for role in ROLES:
+        found = encoder.encode(items, role=role)
+        _require_as_records(
+            encoder, f"encode with role={role!r} beside the records", record(encoder, items, role=role), found
+        )
+    try:
+        prompted = record(encoder, items, prompt=PROMPT)
+    except (LosskitError, ValueError, TypeError):
+        return
+    if all(map(torch.equal, rows(prompted), rows(record(encoder, items, prompt="")))):
+        raise Violation(
+            "a prompt is not read, and not refused", f"records of {PROMPT!r} and the text", "those of the text"
+        )
+    _require_as_records(
+        encoder, "encode with a prompt beside the records", prompted, encoder.encode(items, prompt=PROMPT)
+    )
+
+
+@law(6, "encoder", cause="eval() or train() of its own, or dropout in encode")
+def encoder_modes(subject: Subject) -> None:
+    """`encode` is deterministic in either mode; no call touches modes, weights, features or global state."""
+    encoder, items = ready(subject)
+    expected = rows_encoded(encoder.encode(items))
+    for training in (False, True):
+        if isinstance(encoder, nn.Module):
+            encoder.train(training)
+        features = encoder.preprocess(items)
+        before = _state(encoder, features)
+        got = rows_encoded(encoder.encode(items))
+        _require_untouched(f"encode with training={training}", before, _state(encoder, features))
+        require_rows(f"encode with training={training}", expected, got)
+        encoder.preprocess(items)
+        _require_untouched("preprocess", before, _state(encoder, features))
+        with torch.random.fork_rng(devices=[]):  # dropout may draw
+            found = encoder(features)
+        _require_untouched("a call", before, _state(encoder, features))
+        if not training:
+            require_rows("a call in evaluation mode, again", rows(found), rows(encoder(features)))
+            _require_untouched("a call in evaluation mode", before, _state(encoder, features))
+
+
+def _state(encoder: Encoder, features: Features) -> dict[str, Any]:
+    weights = encoder.state_dict() if isinstance(encoder, nn.Module) else {}
+    tensors = {key: value for key, value in features.items() if isinstance(value, Tensor)}
+    return {
+        "the keys of its features": sorted(features),
+        **{f"feature {key!r}": value.tolist() for key, value in tensors.items()},
+        **{name: value._version for name, value in weights.items() if isinstance(value, Tensor)},
+        "the modes of its parts": list(modes_of(encoder).values()) if isinstance(encoder, nn.Module) else [],
+        "the random state of torch": torch.get_rng_state().tolist(),
+        "the random state of Python": random.getstate(),
+        "the random state of numpy": np.random.get_state()[1].tolist(),  # type: ignore[index]
+        "the default dtype": torch.get_default_dtype(),
+        "grad mode": torch.is_grad_enabled(),
+    }
+
+
+def _require_untouched(what: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    for name, was in before.items():
+        if was != after[name]:
+            short = isinstance(was, torch.dtype | bool | int | str)
+            raise Violation(
+                f"{what} changes {name}", was if short else "as before", after[name] if short else "another"
+            )
+
+
+LAWS = (encode, encoder_roles, encoder_modes)

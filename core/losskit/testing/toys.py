@@ -12,10 +12,12 @@ from zlib import crc32
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..features import token_ids
+from ..modes import in_evaluation
 from ..output import Output, Tokens
 from ..protocols import Encoder, Features
 
@@ -82,9 +84,9 @@ class ToyEncoder(nn.Module):
         return {**options, "dropout": self.dropout.p}
 
     def preprocess(self, texts: Sequence[Any], *, role: str = "text", prompt: str | None = None) -> Features:
-        """Tokens of texts, or of (query, document) pairs, padded to the longest."""
+        """Tokens of texts, or of (query, document) pairs, padded to the longest; 64 of each at most."""
         before = _tokens(prompt or "")
-        rows = [before + (_tokens(t) if isinstance(t, str) else _pair(*t)) for t in texts]
+        rows = [(before + (_tokens(t) if isinstance(t, str) else _pair(*t)))[:POSITIONS] for t in texts]
         longest = max([1, *map(len, rows)])
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], dtype=torch.long).view(-1, longest)
         return {"input_ids": ids, "attention_mask": (ids != 0).long()}
@@ -113,11 +115,11 @@ class ToyEncoder(nn.Module):
         batch_size: int = 32,
         progress: bool = False,
     ) -> Any:
-        """An array, or of a multi-vector toy a list of arrays."""
-        with torch.no_grad():
+        """An array, of a sparse toy a csr_array, of a multi-vector one a list of arrays."""
+        with in_evaluation(self), torch.no_grad():
             output = self(self.preprocess(texts, role=role, prompt=prompt))
         if output.mask is None:
-            return output.embedding.numpy()
+            return csr_array(output.embedding) if self.family == "sparse" else output.embedding.numpy()
         return [vectors[mask].numpy() for vectors, mask in zip(output.embedding, output.mask, strict=True)]
 
     def save(self, path: str | Path) -> None:

@@ -32,7 +32,7 @@ class TestCandidates:
 
     def test_of_a_sparse_encoder(self):
         encoder = ToyEncoder("sparse", seed=0)
-        [query], documents = encoder.encode(QUERIES[:1]), encoder.encode(TEXTS)
+        [query], documents = (encoder.encode(texts).toarray() for texts in (QUERIES[:1], TEXTS))
         scores = [sum(a * b for a, b in zip(query, document, strict=True)) for document in documents]
         expected = sorted(range(len(TEXTS)), key=lambda place: -scores[place])[:6]
         assert candidates(encoder, QUERIES[:1], TEXTS, 6) == [expected]

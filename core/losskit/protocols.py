@@ -40,9 +40,10 @@ class Encoder(Protocol):
     `tokenizer` with a method `get_vocab()`, and `max_length` in tokens, by which a guide reads the same features;
     `transformer`, the model of transformers inside; `fit_inputs(pairs)` of a cross-encoder, called once before the
     training with all (query, document) pairs, of what its inputs determine; `classes`, the names of a cross-encoder's
-    outputs in their order, empty until the data's are assigned; `usage`, a line of Python that calls
-    `model.encode`, for the model card; `get_config_dict()`, the options that build it again, None
-    where it was made of objects: a loss's configuration holds them with its name, else its name alone.
+    outputs in their order, empty until the data's are assigned; `examples`, a few items that it reads, where they are
+    neither texts nor pairs of texts; `usage`, a line of Python that calls `model.encode`, for the model card;
+    `get_config_dict()`, the options that build it again, None where it was made of objects: a loss's configuration
+    holds them with its name, else its name alone.
     """
 
     @property

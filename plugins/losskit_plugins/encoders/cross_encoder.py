@@ -90,8 +90,15 @@ class CrossEncoder(TransformerEncoder):
         tokenizer: PreTrainedTokenizerBase | None = None,
         trust_remote_code: bool = False,
     ) -> None:
+        options = {
+            "model": model,
+            "num_labels": num_labels,
+            "max_length": max_length,
+            "prompts": prompts,
+            "activation": activation,
+        }
         parts = _parts(model, num_labels, max_length, tokenizer, trust_remote_code)
-        super().__init__(parts.transformer, parts.tokenizer, parts.settings, parts.run, prompts)
+        super().__init__(parts.transformer, parts.tokenizer, parts.settings, parts.run, prompts, options)
         self.activation = _activation(activation, parts.activation, self.num_labels)
         if self.transformer.config.pad_token_id is None:  # causal models find the last token by it
             self.transformer.config.pad_token_id = self.tokenizer.base.pad_token_id

@@ -67,6 +67,7 @@ class MLPEncoder(nn.Module):
     similarity = ""
     dimension = None
     normalized = False
+    examples = (("", [0.2, 0.0, 1.5]), ("", [0.1, 0.7]), ("", [1.0, 0.3, 0.4]), ("", [0.0, 0.5, 0.9]), ("", [0.8]))
     usage = 'scores = model.encode([("", [0.2, 0.0, 1.5]), ("", [0.1, 0.7, 0.0])])'
 
     mean: Tensor

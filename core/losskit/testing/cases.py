@@ -137,19 +137,19 @@ def cases(target: Target, seed: int = 0) -> list[Subject]:
     cls, kind = component(target)
     card = getattr(cls, "card", None)
     families = tuple(target.encoders) or (tuple(card.encoders) if card is not None else ()) or ("dense",)
-    formats = tuple(target.formats) or (tuple(card.formats) if card is not None else ())
     stated = [dict(each) for each in getattr(cls, "cases", ())] or [{}]
     given = {**stated[0], **target.options}
     if kind in ("loss", "wrapper") and not issubclass(cls, Loss):
         known = {**given, **dict.fromkeys(filled_in(cls))}
         options = {**_required(cls, kind, families[0], "", known), **given}
+        formats = tuple(target.formats) or (tuple(card.formats) if card is not None else ())
         return plain_subjects(cls, options, formats, families, kind=kind, seed=seed)
     made = Made(target.spec.qualified if target.registered else target.spec.target, kind, given)
     first = Subject(made, kind, component=cls, seed=seed)
     if kind == "encoder":
         made = replace(made, options={**options_for(cls), **given})
         return [replace(first, make=made), *(_varied(first, made, each) for each in stated[1:])]
-    found = [each for family in families for each in _of_family(replace(first, family=family), made, formats)]
+    found = [each for family in families for each in _of_family(replace(first, family=family), made, target)]
     changes = [*_choices(cls, kind, given), *({**each, **target.options} for each in stated[1:])]
     for change in changes:
         found += _built(_varied(found[0], found[0].make, change))
@@ -161,7 +161,7 @@ def cases(target: Target, seed: int = 0) -> list[Subject]:
     return found
 
 
-def _of_family(first: Subject, made: Made, formats: Sequence[Format]) -> list[Subject]:
+def _of_family(first: Subject, made: Made, target: Target) -> list[Subject]:
     """A subject for each format on one encoder family; wrappers around each inner loss that they take."""
     cls = first.looked_at
     found: list[Subject] = []
@@ -171,7 +171,7 @@ def _of_family(first: Subject, made: Made, formats: Sequence[Format]) -> list[Su
         subject = replace(first, make=replace(made, options=options), note=inner)
         for encoder in (None, Tiny(first.family)):  # what no toy can serve is tried on a transformer
             try:
-                found += _of_formats(replace(subject, encoder=encoder), formats)
+                found += _of_formats(replace(subject, encoder=encoder), target.formats)
                 break
             except Exception as error:  # noqa: BLE001 - a stranger's component may raise anything
                 refused = refused or brief(error)
@@ -197,9 +197,10 @@ def _varied(subject: Subject, made: Made, change: Mapping[str, Any]) -> Subject:
 
 
 def _built(subject: Subject) -> list[Subject]:
-    """The subject, or nothing where its choice of options is refused."""
+    """The subject, or nothing where its choice of options is refused, or asks for other data."""
     try:
-        subject.build()
+        loss = subject.build()
+        loss(subject.batch.features(loss), subject.batch.flat_labels)
     except LosskitError:
         return []
     return [subject]

@@ -28,8 +28,8 @@ class Subject:
     """A component with an encoder family and a format.
 
     Args:
-        make: a loss's class, or a function from a model to the loss; the class of a similarity, regularizer or
-            weighting, or a function that makes one.
+        make: a loss's class, or a function from a model to the loss; the class of a similarity, regularizer,
+            weighting or encoder, or a function that makes one.
         kind: "loss", "wrapper", "similarity", "regularizer", "weighting" or "encoder".
         family: of the toy encoder.
         form: the data; None: the first format.
@@ -137,7 +137,7 @@ def subjects(
     families: Sequence[str] | None = None,
     **settings: Any,
 ) -> list[Subject]:
-    """A subject for every encoder family and format of a component.
+    """A subject for every encoder family and format of a component; an encoder is one by itself.
 
     Args:
         make: as in `Subject`.
@@ -146,6 +146,8 @@ def subjects(
         settings: further arguments of `Subject`.
     """
     first = Subject(make, kind, **settings)
+    if kind == "encoder":
+        return [first]
     if families is None:
         card = getattr(make, "card", None) or first.card  # what is made on request is made for a dense encoder
         families = (card.encoders if card is not None else ()) or ("dense",)

@@ -32,6 +32,7 @@ __all__ = ["app", "main"]
 COMMANDS = {
     "list": ("losskit_cli.list:list_components", "List components, importing none."),
     "show": ("losskit_cli.show:show", "Show all that is known of a component."),
+    "validate": ("losskit_cli.validate:validate", "Check whether components keep the laws."),
     "train": ("losskit_cli.train:train", "Train a model from a recipe, or the built-in quickstart."),
     "doctor": ("losskit_cli.doctor:doctor", "Check the environment and the plugins."),
 }
@@ -149,7 +150,7 @@ def root(
     no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Use no plugins at all.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Losses as plugins: list, show, train, publish.
+    """Losses as plugins: list, show, validate, train, publish.
 
     Options above may stand anywhere in the line.
     """

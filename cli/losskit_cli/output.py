@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["plain", "say", "write", "write_json", "write_table"]
+__all__ = ["plain", "say", "write", "write_entry", "write_json", "write_line", "write_row", "write_table"]
+
+LABEL = 13
+"""Columns of the labels of entries."""
+NARROW = 40
+"""Columns of a terminal below which texts begin right behind their labels."""
 
 
 def plain(text: object, *, keep: str = "") -> str:
@@ -31,6 +37,30 @@ def write(text: object = "") -> None:
     print(plain(text, keep="\n"))  # noqa: T201
 
 
+def write_line(text: str, style: str = "") -> None:
+    """A line that is wrapped, and may stand out, on a terminal."""
+    if not sys.stdout.isatty():
+        write(text)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(highlight=False).print(Text(plain(text), style=style))
+
+
+def write_entry(label: str, text: str) -> None:
+    """A label and its text, wrapped on a terminal; nothing for an empty text."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    label = f"  {label:<{LABEL - 1}} "
+    if width < NARROW:
+        label, indent = f"  {label.strip()} " if label.strip() else "  ", " " * 4
+    else:
+        indent = " " * len(label)
+    if text:
+        text = plain(text, keep="\n")
+        write(textwrap.fill(text, width, initial_indent=label, subsequent_indent=indent, break_on_hyphens=False))
+
+
 def write_json(record: dict[str, Any]) -> None:
     """A JSON document with its schema version, on stdout, never styled."""
     write(json.dumps({"schema": 1, **record}, indent=2, default=str))
@@ -49,7 +79,12 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, sectio
         _draw(columns, cells, sections)
         return
     for row in [[name.upper() for name in columns], *cells]:
-        print("\t".join(row))  # noqa: T201
+        write_row(row)
+
+
+def write_row(cells: Sequence[str]) -> None:
+    """A line of a table for a pipe, which its reader gets at once."""
+    print("\t".join(map(plain, cells)), flush=True)  # noqa: T201
 
 
 def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]], sections: bool) -> None:

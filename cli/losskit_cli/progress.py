@@ -1,4 +1,4 @@
-"""What a training says on stderr while it runs: messages, and on a terminal a bar."""
+"""What is said on stderr while something runs: messages, and on a terminal a bar."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 from rich.text import Text
 
 from .output import plain
 
-__all__ = ["Progress"]
+__all__ = ["CheckBar", "Progress"]
 
 
 class Progress:
@@ -91,6 +92,50 @@ class TrainingBar:
         if name.startswith("on_"):
             return lambda *args, **kwargs: None
         raise AttributeError(name)
+
+
+class CheckBar:
+    """The bar of a validation, as a context: what is under way, and how much is done.
+
+    Args:
+        quiet: no bar.
+        total: how much there is to do; None: not known.
+        console: where it is drawn; None: stderr.
+    """
+
+    def __init__(self, quiet: bool = False, total: int | None = None, console: Console | None = None) -> None:
+        console = console or Console(stderr=True, highlight=False)
+        what = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        self.bars = Bars(
+            TextColumn("{task.description}", markup=False, table_column=what),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=quiet or not console.is_terminal,
+            expand=True,
+        )
+        self.task = self.bars.add_task("starting", total=total)
+        self._began = False
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def begin(self, name: str) -> None:
+        """Show what begins; what began before it is done."""
+        self.bars.update(self.task, description=plain(name), advance=int(self._began))
+        self._began = True
+
+    def end(self, name: str) -> None:
+        """Show what has ended."""
+        self.bars.update(self.task, description=plain(name), advance=1)
 
 
 class _Messages(logging.Handler):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-import textwrap
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +10,7 @@ from losskit.card import KINDS, Card
 from losskit.registry import Option, Spec, find, is_target, lookup
 
 from .list import among, record
-from .output import say, write, write_json, write_table
+from .output import say, write, write_entry, write_json, write_table
 
 __all__ = ["complete_component", "show"]
 
@@ -56,33 +53,33 @@ def _record(spec: Spec) -> dict[str, Any]:
 
 def _write(spec: Spec) -> None:
     write(f"{spec.kind} {spec.name}")
-    _entry("", spec.summary)
+    write_entry("", spec.summary)
     write()
-    _entry("class", spec.target)
-    _entry(
+    write_entry("class", spec.target)
+    write_entry(
         "provider", f"{spec.provider} {spec.version}" + (", built in" if spec.builtin else "") if spec.provider else ""
     )
-    _entry("file", f"{spec.file}:{spec.line}" if spec.file else "")
-    _entry("status", spec.status)
+    write_entry("file", f"{spec.file}:{spec.line}" if spec.file else "")
+    write_entry("status", spec.status)
     card = spec.card
     if card is not None:
         for form in card.formats:
             outputs = f", cross-encoder outputs: {form.outputs}" if form.outputs is not None else ""
-            _entry("data", f"{' '.join(form.inputs)}, labels: {form.labels}{outputs}")
-        _entry("encoders", ", ".join(card.encoders))
-        _entry("needs", ", ".join(card.needs))
+            write_entry("data", f"{' '.join(form.inputs)}, labels: {form.labels}{outputs}")
+        write_entry("encoders", ", ".join(card.encoders))
+        write_entry("needs", ", ".join(card.needs))
         if spec.kind in ("loss", "wrapper"):
-            _entry("nature", ", ".join(_traits(card)))
-            _entry("memory", f"O({card.memory})")
-        _entry("formula", card.formula)
-        _entry("aliases", ", ".join(card.aliases))
-        _entry("requires", ", ".join(card.requires))
+            write_entry("nature", ", ".join(_traits(card)))
+            write_entry("memory", f"O({card.memory})")
+        write_entry("formula", card.formula)
+        write_entry("aliases", ", ".join(card.aliases))
+        write_entry("requires", ", ".join(card.requires))
         for name in ("requirements", "relations"):
             for sentence in getattr(card, name):
-                _entry(name, sentence)
-        _entry("goes with", ", ".join(card.recommends))
+                write_entry(name, sentence)
+        write_entry("goes with", ", ".join(card.recommends))
         for check, reason in card.deviations.items():
-            _entry("deviation", f"{check}: {reason}")
+            write_entry("deviation", f"{check}: {reason}")
     if spec.options:
         write("\noptions")
         write_table(["name", "type", "default", "choices"], map(_option, spec.options))
@@ -103,13 +100,6 @@ def _traits(card: Card) -> list[str]:
     return [name for name, holds in traits.items() if holds]
 
 
-def _entry(label: str, text: str) -> None:
-    """A label and its text, wrapped on a terminal; nothing for an empty text."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    if text:
-        write(textwrap.fill(text, max(width, 30), initial_indent=f"  {label:<13}", subsequent_indent=" " * 15))
-
-
 def _option(option: Option) -> list[str]:
     default = "required" if option.required else str(option.default)
     return [option.name, option.type, default, " ".join(map(str, option.choices))]
@@ -124,6 +114,6 @@ def _example(spec: Spec) -> None:
     expression = f'{{"name": "{spec.name}", {python}}}' if required else f'"{spec.name}"'
     section = "loss" if spec.kind == "wrapper" else spec.kind
     if not is_target(spec.name):
-        _entry("recipe", f"{section}: {recipe if required else spec.name}")
+        write_entry("recipe", f"{section}: {recipe if required else spec.name}")
     model = ", model" if section == "loss" else f', kind="{spec.kind}"'
-    _entry("Python", f"losskit.build({expression}{model})")
+    write_entry("Python", f"losskit.build({expression}{model})")

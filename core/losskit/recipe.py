@@ -322,15 +322,32 @@ def read_recipe(
             document = _read_file(Path(source))
             _refuse_code(document, Path(source), allowed_targets)
             merged = _merged(merged, document)
-    pairs = overrides.items() if isinstance(overrides, Mapping) else map(_override, overrides)
-    for key, value in pairs:
-        merged = _with_override(merged, key, value)
+    merged = _overridden(merged, overrides)
     try:
         recipe = Recipe.model_validate(merged)
     except ValidationError as error:
         raise _refusal(error, merged) from None
     _require(recipe.plugins)
     return recipe
+
+
+def read_options(overrides: Sequence[str]) -> dict[str, Any]:
+    """Options of one component from `key=value` and `key.sub=value`, in YAML.
+
+    Raises:
+        RecipeError: one of them is none.
+
+    >>> read_options(["margin=2e-1", "loss=cosent", "loss.scale=10"])
+    {'margin': 0.2, 'loss': {'name': 'cosent', 'scale': 10}}
+    """
+    return _overridden({}, overrides)
+
+
+def _overridden(base: dict[str, Any], overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    pairs = overrides.items() if isinstance(overrides, Mapping) else map(_override, overrides)
+    for key, value in pairs:
+        base = _with_override(base, key, value)
+    return base
 
 
 def _read_file(path: Path) -> Mapping[str, Any]:

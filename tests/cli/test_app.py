@@ -21,7 +21,7 @@ def test_version_and_help(losskit) -> None:
     assert losskit("--version").stdout == f"losskit {package.__version__}\n"
     result = losskit("--help")
     assert (result.returncode, result.stderr) == (0, "")
-    for word in ("list", "show", "train", "doctor", "--allow", "--block", "--no-plugins", "--install-completion"):
+    for word in ("list", "show", "validate", "train", "doctor", "--allow", "--block", "--no-plugins", "--install-completion"):
         assert word in result.stdout
     assert losskit("-h").stdout == result.stdout
 
@@ -211,7 +211,7 @@ def test_closed_streams_are_no_error() -> None:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("losskit ", {"list", "show", "train", "doctor", "greet"}),
+        ("losskit ", {"list", "show", "validate", "train", "doctor", "greet"}),
         ("losskit show cos", {"cosent", "cosine", "cosine-similarity"}),
         ("losskit show to", {"toy"}),
         ("losskit list --kind w", {"wrapper", "weighting"}),
@@ -237,6 +237,8 @@ def test_the_shell_completes_names_without_torch(losskit, site, line, offered) -
         (["list", "--kind", "loss", "--json"], {}),
         (["list", "--kind", "los"], {}),
         (["show", "cosent"], {}),
+        (["validate", "--help"], {}),
+        (["validate", "cosnt"], {}),
         ([], {"_LOSSKIT_COMPLETE": "complete_bash", "COMP_WORDS": "losskit show co", "COMP_CWORD": "2"}),
     ],
 )

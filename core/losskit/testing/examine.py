@@ -11,6 +11,7 @@ from ..errors import brief
 from ..hooks import Hooks
 from ..loss import Loss
 from ..policy import normalize
+from ..spec import Problem
 from ..validation.findings import Violation
 from ..validation.importing import import_check
 from ..validation.report import LEVELS, Check, Level, Report, merged
@@ -23,6 +24,8 @@ from .subject import Subject
 
 __all__ = ["examine", "law_checks"]
 
+HOOKS = "hooks"
+"""What is under way while checks of other packages are loaded."""
 SMALL = (1, 2, 3)
 """Numbers of rows that a failing example is tried with."""
 
@@ -49,11 +52,13 @@ def examine(
     """
     target = target if isinstance(target, Target) else resolve(target, **given)
     checks: list[Check] = []
+    problems: list[Problem] = []
     for each in LEVELS[: LEVELS.index(level) + 1]:
-        found = static_checks(target) if each == "static" else law_checks(target, each, seed, only=only)
+        found = list(static_checks(target) if each == "static" else law_checks(target, each, seed, only=only))
+        problems += [item for item in found if isinstance(item, Problem)]
         checks += [item for item in found if isinstance(item, Check) and (not only or item.id in only)]
     kind, plain = nature(target)
-    return Report(target.reference, kind, level, seed, tuple(checks), plain)
+    return Report(target.reference, kind, level, seed, tuple(checks), plain, bool(only), tuple(problems))
 
 
 def nature(target: Target) -> tuple[str, bool]:
@@ -67,8 +72,10 @@ def nature(target: Target) -> tuple[str, bool]:
 
 def law_checks(
     target: Target, level: Level, seed: int, *, only: Collection[str] = (), done: Collection[str] = ()
-) -> Iterator[str | Check]:
+) -> Iterator[str | Check | Problem]:
     """The checks of a level above "static": the id of each before it is made, and what came of it.
+
+    Problems are those of plugins that bring further checks.
 
     Args:
         target: what is checked.
@@ -93,7 +100,12 @@ def law_checks(
         yield from [_unbuilt(target, brief(error), "a component", type(error).__name__)] if first else []
         return
     kind, deviations = subjects[0].kind, dict(getattr(subjects[0].card, "deviations", {}))
-    for law in (*laws(kind, level), *(_hooked(kind) if level == "numeric" else ())):
+    further: list[Law] = []
+    if level == "numeric" and HOOKS not in done:
+        yield HOOKS
+        further, problems = _hooked(kind)
+        yield from problems
+    for law in (*laws(kind, level), *further):
         if law.id not in done and (not only or law.id in only):
             yield law.id
             yield merged(list(_outcomes(law, subjects)), deviations)
@@ -139,11 +151,14 @@ def _shown(subject: Subject) -> str:
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 
-def _hooked(kind: str) -> list[Law]:
-    """The checks of this kind that other packages bring."""
-    brought = Hooks().call("losskit_checks")
-    return [
-        replace(law, id=f"{normalize(entry.provider)}/{law.id}")
-        for entry, law in brought
-        if isinstance(law, Law) and kind in law.kinds
-    ]
+def _hooked(kind: str) -> tuple[list[Law], list[Problem]]:
+    """The checks of this kind that other packages bring, and what is wrong with them."""
+    hooks = Hooks()
+    found, problems = [], []
+    for entry, law in hooks.call("losskit_checks"):
+        if not isinstance(law, Law):
+            reason = f"losskit_checks gives {law!r:.60}, no law of losskit.testing"
+            problems.append(entry.problem("broken", reason, f"update {entry.provider}, or block it"))
+        elif kind in law.kinds:
+            found.append(replace(law, id=f"{normalize(entry.provider)}/{law.id}"))
+    return found, [*hooks.problems, *problems]

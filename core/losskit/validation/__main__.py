@@ -6,6 +6,7 @@ Reads pickled jobs from stdin, one after the other, and writes lines of JSON to 
     {"kind": "loss", "plain": false}
     {"start": "meta"}   a check begins
     {"check": {...}}    what came of it
+    {"problem": {...}}  of a plugin that brings further checks
     {"end": 0, "tail": ""}     how the process ended, and what it wrote last
 
 Where the system can, a process that has imported torch once forks one for each job; elsewhere jobs run in this one.
@@ -13,21 +14,28 @@ Where the system can, a process that has imported torch once forks one for each 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
+import select
 import shutil
+import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import IO, Any
 
+from ..spec import Problem
 from .report import Check
 from .target import Job
 
 TAIL = 2_000
 """How much of what a job wrote is told."""
+POLL_MS = 10
+"""How often it is looked whether a job has ended."""
 
 
 def main() -> None:
@@ -72,13 +80,29 @@ def _serve(job: Job, results: IO[str], said: IO[bytes]) -> None:
             tell(pid=os.getpid())
             _run(job, tell)
             code = 0
+        except BaseException:  # noqa: BLE001 - whatever ends it is told with what it wrote last
+            traceback.print_exc()
         finally:
             sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(code)
-    _, status = os.waitpid(pid, 0)
+    status = _ended(pid, results)
     shutil.rmtree(folder, ignore_errors=True)
     said.seek(max(0, said.seek(0, os.SEEK_END) - TAIL))
     tell(end=os.waitstatus_to_exitcode(status), tail=said.read().decode(errors="replace"))
+
+
+def _ended(pid: int, results: IO[str]) -> int:
+    """How a job ended, which it is made to once nobody reads what comes of it."""
+    reader = select.poll()
+    reader.register(results, 0)  # that it has gone is told in any case
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return status
+        if reader.poll(POLL_MS):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
 
 
 def _run(job: Job, tell: Any) -> None:
@@ -88,6 +112,8 @@ def _run(job: Job, tell: Any) -> None:
     for found in _checks(job):
         if isinstance(found, Check):
             tell(check=asdict(found))
+        elif isinstance(found, Problem):
+            tell(problem=found.to_dict())
         else:
             tell(start=found)
     if job.level == "interface":
@@ -97,14 +123,14 @@ def _run(job: Job, tell: Any) -> None:
         tell(kind=kind, plain=plain)
 
 
-def _checks(job: Job) -> Iterator[str | Check]:
+def _checks(job: Job) -> Iterator[str | Check | Problem]:
     if job.level == "static":
         from .static import static_checks
 
-        return iter(static_checks(job.target))
+        return (each for each in static_checks(job.target) if not job.only or each.id in job.only)
     from ..testing.examine import law_checks
 
-    return law_checks(job.target, job.level, job.seed, done=job.done)
+    return law_checks(job.target, job.level, job.seed, only=job.only, done=job.done)
 
 
 if __name__ == "__main__":

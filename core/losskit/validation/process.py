@@ -58,13 +58,15 @@ class Process:
         """Its exit code, once it has ended."""
         return self._process.wait()
 
-    def kill(self) -> None:
-        """End it and what it started."""
+    def kill(self, grace: float = 0.0) -> None:
+        """End it and what it started, after so many seconds in which it may tidy up, as nothing more comes."""
+        with contextlib.suppress(OSError):
+            self.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(grace)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL) if os.name == "posix" else self._process.kill()
         self._process.wait()
-        with contextlib.suppress(OSError):
-            self.stdin.close()
 
 
 def _read(stream: IO[bytes], lines: queue.Queue[bytes]) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from xml.etree import ElementTree as Xml
 
+from ..spec import Problem
+
 __all__ = ["LEVELS", "MINIMUM", "Check", "Report", "Status", "merged"]
 
 Level = Literal["static", "interface", "numeric", "full", "gpu"]
@@ -115,6 +117,8 @@ class Report:
         seed: of encoders and data.
         checks: in the order in which they ran.
         plain: whether the target is a plain module, of which fewer checks are asked.
+        restricted: whether only some checks were asked for, of which any number is enough.
+        problems: of plugins that bring further checks.
     """
 
     target: str
@@ -123,6 +127,8 @@ class Report:
     seed: int
     checks: Sequence[Check] = field(default_factory=tuple)
     plain: bool = False
+    restricted: bool = False
+    problems: Sequence[Problem] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -138,7 +144,7 @@ class Report:
     @property
     def too_few(self) -> str:
         """At which level too few checks ran, or nothing."""
-        for level, least in MINIMUM.items():
+        for level, least in MINIMUM.items() if not self.restricted else ():
             if LEVELS.index(level) > LEVELS.index(self.level):
                 break
             wanted = least[self.kind] * 2 // 3 if self.plain else least[self.kind]

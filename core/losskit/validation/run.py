@@ -7,13 +7,16 @@ import json
 import os
 import pickle
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any, Self
 
 from ..registry import current
+from ..spec import Problem
 from .process import Process, ending
 from .report import LEVELS, Check, Level, Report
 from .target import Job, Target, resolve
@@ -26,10 +29,19 @@ PER_LEVEL = 10
 """How many such limits a level may take in all."""
 RESTARTS = 3
 """How often a level goes on behind a check that ended its process."""
+GRACE = 2.0
+"""Seconds in which a worker may tidy up what a job left that was ended."""
 
 
 def validate(
-    target: str | Target, *, level: Level = "numeric", seed: int = 0, time_limit: float = TIME_LIMIT, **given: Any
+    target: str | Target,
+    *,
+    level: Level = "numeric",
+    only: Collection[str] = (),
+    seed: int = 0,
+    time_limit: float = TIME_LIMIT,
+    on_check: Callable[[str], None] = lambda check: None,
+    **given: Any,
 ) -> Report:
     """Check a component level by level, each in a process of its own: a crash or a hang is a finding.
 
@@ -38,8 +50,10 @@ def validate(
             `resolve` made of one.
         level: "static" (nothing is imported), "interface", "numeric" (gradients, laws, robustness, precision, cost),
             "full" (compilation, two processes, trainers) or "gpu"; includes those before it.
+        only: ids of checks; none: all.
         seed: of encoders and data.
         time_limit: seconds that one check may take; a level ten times as long.
+        on_check: called with the id of each check that begins.
         given: further arguments of `resolve`: kind, options, inputs, labels, encoder.
 
     Raises:
@@ -47,13 +61,14 @@ def validate(
     """
     target = target if isinstance(target, Target) else resolve(target, **given)
     with _Server() as server:
-        return _validated(server, target, level, seed, time_limit)
+        return _validated(server, target, level, only, seed, time_limit, on_check)
 
 
 def validate_all(
     targets: Sequence[Target],
     *,
     level: Level = "numeric",
+    only: Collection[str] = (),
     seed: int = 0,
     time_limit: float = TIME_LIMIT,
     jobs: int | None = None,
@@ -64,6 +79,7 @@ def validate_all(
     Args:
         targets: what is checked; the reports are in their order.
         level: as in `validate`.
+        only: as in `validate`.
         seed: as in `validate`.
         time_limit: as in `validate`.
         jobs: how many at a time; None: one per core.
@@ -71,16 +87,17 @@ def validate_all(
     """
     count = max(1, min(jobs or os.cpu_count() or 1, len(targets)))
     with contextlib.ExitStack() as stack:
-        servers: SimpleQueue[_Server] = SimpleQueue()
-        for _ in range(count):
-            servers.put(stack.enter_context(_Server()))
+        servers = [stack.enter_context(_Server()) for _ in range(count)]
+        idle: SimpleQueue[_Server] = SimpleQueue()
+        for server in servers:
+            idle.put(server)
 
         def run(target: Target) -> Report:
-            server = servers.get()
+            server = idle.get()
             try:
-                report = _validated(server, target, level, seed, time_limit)
+                report = _validated(server, target, level, only, seed, time_limit)
             finally:
-                servers.put(server)
+                idle.put(server)
             on_report(report)
             return report
 
@@ -89,57 +106,75 @@ def validate_all(
             return list(pool.map(run, targets))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for server in servers:  # else the pool would wait for what they run
+                server.close()
             raise
 
 
 class _Server:
-    """A worker that is started when it is needed, and again once it has ended."""
+    """A worker that is started when it is needed, and again once it has ended; any thread may close it."""
 
     def __init__(self) -> None:
         self._process: Process | None = None
+        self._job = 0
+        self._closed = False
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.close()
 
-    def stop(self) -> None:
-        """End the worker, and with it the job that it runs."""
-        if self._process is not None:
-            self._process.kill()
-            self._process = None
+    def close(self) -> None:
+        """End the worker and the job that it runs; no other may start."""
+        self._closed = True
+        self._stop()
+
+    def _stop(self) -> None:
+        with self._lock:
+            if self._process is not None:
+                _end(self._job)
+                self._process.kill(GRACE if self._job else 0.0)
+            self._process, self._job = None, 0
+
+    def _started(self) -> Process:
+        with self._lock:
+            if self._closed:
+                raise CancelledError
+            if self._process is None:
+                self._process = Process("losskit.validation")
+            return self._process
 
     def run(self, job: Job, time_limit: float) -> Iterator[dict[str, Any]]:
         """The lines that a job gives; at last `{"end": why it did not come to its own end, "tail": ...}`."""
-        if self._process is None:
-            self._process = Process("losskit.validation")
-        process = self._process
+        process = self._started()
         pickle.dump(job, process.stdin)
         process.stdin.flush()
         whole = time.monotonic() + time_limit * PER_LEVEL
-        pid = 0
         while True:
             try:
                 line = process.line(min(time_limit, whole - time.monotonic()))
             except TimeoutError:
-                _end(pid)
-                self.stop()
+                self._stop()
                 reason = f"it did not end within {time_limit:g} seconds"
                 if time.monotonic() >= whole:
                     reason = f"the level did not end within {time_limit * PER_LEVEL:g} seconds"
                 yield {"end": reason, "tail": ""}
                 return
+            if self._closed:
+                raise CancelledError
             if not line:
                 code = process.wait()
-                self.stop()
+                self._stop()
                 yield {"end": f"it ended Python {ending(code)}", "tail": ""}
                 return
             told: dict[str, Any] = json.loads(line)
             if "end" in told:
+                self._job = 0
                 yield {**told, "end": f"it ended Python {ending(told['end'])}" if told["end"] else ""}
                 return
-            pid = told.get("pid", pid)
+            self._job = told.get("pid", self._job)
             yield told
 
 
@@ -150,26 +185,43 @@ def _end(pid: int) -> None:
             os.killpg(pid, signal.SIGKILL)
 
 
-def _validated(server: _Server, target: Target, level: Level, seed: int, time_limit: float) -> Report:
+def _validated(
+    server: _Server,
+    target: Target,
+    level: Level,
+    only: Collection[str],
+    seed: int,
+    time_limit: float,
+    on_check: Callable[[str], None] = lambda check: None,
+) -> Report:
     kind, plain = target.kind or "loss", False
     checks: list[Check] = []
+    problems: list[Problem] = []
     for each in LEVELS[: LEVELS.index(level) + 1]:
-        for told in _level(server, Job(target, each, seed, current().policy), time_limit):
-            if isinstance(told, Check):
-                checks.append(told)
-            else:
-                kind, plain = told
-    return Report(target.reference, kind, level, seed, tuple(checks), plain)
+        for told in _level(server, Job(target, each, seed, current().policy, frozenset(only)), time_limit):
+            match told:
+                case str():
+                    on_check(told)
+                case Check():
+                    checks.append(told)
+                case Problem():
+                    problems.append(told)
+                case _:
+                    kind, plain = told
+    return Report(target.reference, kind, level, seed, tuple(checks), plain, bool(only), tuple(problems))
 
 
-def _level(server: _Server, job: Job, time_limit: float) -> Iterator[Check | tuple[str, bool]]:
-    """The checks of a level; what ends its process is held against the check that was being made."""
+def _level(server: _Server, job: Job, time_limit: float) -> Iterator[str | Check | Problem | tuple[str, bool]]:
+    """The checks of a level, each after its id; what ends its process is held against the check that was being made."""
     done: set[str] = set()
     for _ in range(RESTARTS + 1):
         now = "import"
-        for told in server.run(Job(job.target, job.level, job.seed, job.policy, frozenset(done)), time_limit):
+        for told in server.run(replace(job, done=frozenset(done)), time_limit):
             if "start" in told:
                 now = told["start"]
+                yield now
+            elif "problem" in told:
+                yield Problem(**told["problem"])
             elif "check" in told:
                 check = Check(**told["check"])
                 done.add(check.id)

@@ -51,6 +51,7 @@ class Job:
         level: whose checks.
         seed: of encoders and data.
         policy: which plugins may be used.
+        only: ids of checks; none: all.
         done: ids of checks that have been made, or cannot be.
     """
 
@@ -58,6 +59,7 @@ class Job:
     level: Level
     seed: int
     policy: Policy
+    only: frozenset[str] = frozenset()
     done: frozenset[str] = frozenset()
 
 
@@ -81,13 +83,16 @@ def resolve(
         encoder: a family; all of the card's without it.
 
     Raises:
-        NotFoundError, AmbiguousError: the reference names nothing, or several components.
+        NotFoundError, AmbiguousError: the reference names nothing that may be used, or several components.
         RecipeError: inputs, labels or encoder that there are not, or an option that the component does not have.
 
     >>> resolve("cosent").kind, resolve("angle", kind="similarity").spec.class_name
     ('loss', 'AngleSimilarity')
     """
     spec = registry.get(kind, reference)
+    if spec.status == "blocked" and spec.problem is not None:
+        problem = spec.problem
+        raise NotFoundError(f"{spec.kind} {spec.qualified!r}", got=f"blocked: {problem.reason}", fix=problem.fix)
     if encoder and encoder not in FAMILIES:
         raise RecipeError("--encoder", expected=f"one of {', '.join(FAMILIES)}", got=repr(encoder))
     _check_options(spec, options or {})
@@ -127,15 +132,7 @@ def _check_options(spec: Spec, options: Mapping[str, Any]) -> None:
             raise RecipeError(name, expected=expected, got="an unknown one", fix=did_you_mean(name, known))
 
 
-def all_targets() -> list[Target]:
-    """Every installed component that the policy allows, in the order of `losskit list`.
-
-    Raises:
-        NotFoundError: there is none.
-    """
-    found = [
-        Target(f"{spec.kind}:{spec.qualified}", spec, spec.kind) for spec in registry.find() if spec.status != "blocked"
-    ]
-    if not found:
-        raise NotFoundError("components", expected="at least one", got="none")
-    return found
+def all_targets(kind: str | None = None) -> list[Target]:
+    """Every installed component, or those of a kind, that the policy allows, in the order of `losskit list`."""
+    usable = [spec for spec in registry.find(kind) if spec.status != "blocked"]
+    return [Target(f"{spec.kind}:{spec.qualified}", spec, spec.kind) for spec in usable]

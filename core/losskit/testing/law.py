@@ -41,9 +41,9 @@ class Law:
         return self.id
 
     def __call__(self, subject: Subject) -> Check:
-        """Verify it; a failure that the card declares is deviating."""
+        """Verify it; a failure that the card declares, or that of a loss inside, is deviating."""
         found = self.outcome(subject)
-        reason = deviations(subject).get(self.id) if found.status == "failed" else None
+        reason = _inherited(subject).get(self.id) if found.status == "failed" else None
         return found if reason is None else replace(found, status="deviating", message=reason)
 
     def outcome(self, subject: Subject) -> Check:
@@ -100,6 +100,15 @@ def deviations(subject: Subject) -> dict[str, str]:
     except Exception:  # noqa: BLE001 - what cannot be built declares nothing; the law says why it fails
         return {}
     return {} if card is None else dict(card.deviations)
+
+
+def _inherited(subject: Subject) -> dict[str, str]:
+    """What the cards of a subject's component and of the losses inside declare."""
+    try:
+        inside = [part.card.deviations for _, part in subject.build().tree() if part._has_card]
+    except Exception:  # noqa: BLE001 - what cannot be built declares nothing; the law says why it fails
+        inside = []
+    return {check: reason for each in (*inside, deviations(subject)) for check, reason in each.items()}
 
 
 def law(

@@ -104,6 +104,9 @@ class CSRReconstructionLoss(Loss):
 }""",
         relations=["csr: adds it to a loss that says which texts belong together."],
         requirements=["The encoder must be csr, or another that gives reconstructions."],
+        deviations={
+            "gradient": "what dead latents are to make up for is a target: its reconstruction gets no gradient"
+        },
     )
     uses_weights = True
     uses_lists = ("text",)

@@ -83,7 +83,9 @@ class MultipleNegativesRankingLoss(Loss):
             "Batches without duplicate texts: a duplicate of the positive would be taken for a negative.",
             "More rows per batch mean more negatives; grad-cache makes large batches fit.",
         ],
+        deviations={"gradient": "with hardness_mode, by how much negatives are penalised counts as given"},
     )
+    cases = [{}, {"hardness_mode": "all_negatives", "hardness_strength": 2.0}]  # noqa: RUF012 - read as it stands
     uses_weights = True
     uses_lists = ("positive", "negative")
 

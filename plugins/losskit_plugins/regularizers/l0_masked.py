@@ -34,6 +34,7 @@ class L0MaskedRegularizer(FlopsRegularizer):
 }""",
         relations=["flops with the same threshold."],
     )
+    cases = [{"threshold": 2}]  # noqa: RUF012 - a validation's toy has 8 terms
 
     def __init__(self, threshold: float = 150) -> None:
         check_number(f"{type(self).__name__}.threshold", threshold, "0 or more")  # None is for plain FLOPS

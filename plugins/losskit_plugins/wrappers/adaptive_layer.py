@@ -96,6 +96,7 @@ class AdaptiveLayerLoss(Wrapper):
   archivePrefix = {arXiv}
 }""",
         relations=["With prior_layers_weight=0 and kl_weight=0 it is the inner loss."],
+        deviations={"gradient": "the last layer teaches the others by the divergence, and gets no gradient from it"},
     )
     identity = {"prior_layers_weight": 0.0, "kl_weight": 0.0}  # noqa: RUF012 - read as it stands
 

@@ -43,6 +43,9 @@ class CSRLoss(Wrapper):
         recommends=["multiple-negatives-ranking"],
         relations=["csr-reconstruction: these terms alone."],
         requirements=["The encoder must be csr, or another that gives reconstructions."],
+        deviations={
+            "gradient": "what dead latents are to make up for is a target: its reconstruction gets no gradient"
+        },
     )
 
     def __init__(

@@ -56,6 +56,7 @@ class Matryoshka2dLoss(Wrapper):
   archivePrefix = {arXiv}
 }""",
         relations=["adaptive-layer around matryoshka, in one name."],
+        deviations={"gradient": "the last layer teaches the others by the divergence, and gets no gradient from it"},
     )
     identity = {"dims": [8], "prior_layers_weight": 0.0, "kl_weight": 0.0}  # noqa: RUF012 - read as it stands
 

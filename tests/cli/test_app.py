@@ -21,7 +21,8 @@ def test_version_and_help(losskit) -> None:
     assert losskit("--version").stdout == f"losskit {package.__version__}\n"
     result = losskit("--help")
     assert (result.returncode, result.stderr) == (0, "")
-    for word in ("list", "show", "validate", "train", "doctor", "--allow", "--block", "--no-plugins", "--install-completion"):
+    options = ("--allow", "--block", "--no-plugins", "--install-completion")
+    for word in ("list", "show", "validate", "train", "doctor", *options):
         assert word in result.stdout
     assert losskit("-h").stdout == result.stdout
 
@@ -238,7 +239,6 @@ def test_the_shell_completes_names_without_torch(losskit, site, line, offered) -
         (["list", "--kind", "los"], {}),
         (["show", "cosent"], {}),
         (["validate", "--help"], {}),
-        (["validate", "cosnt"], {}),
         ([], {"_LOSSKIT_COMPLETE": "complete_bash", "COMP_WORDS": "losskit show co", "COMP_CWORD": "2"}),
     ],
 )

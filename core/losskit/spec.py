@@ -158,8 +158,9 @@ def _content(file: Path) -> bytes:
     return zipimporter(str(archive)).get_data(str(file)) if archive else b""
 
 
-FILE_MODULE = "_losskit_file:"
-"""What the names of modules begin with that were loaded from a file."""
+_FILE_MODULE = "_losskit_file:"
+_ENCODED = {"%": "%25", ".": "%2E"}
+"""In names of modules, where a dot would stand for a package: pickle would look for that."""
 _file_imports = threading.RLock()
 
 
@@ -173,7 +174,7 @@ def load_target(target: str) -> Any:
 
 
 def _import_file(file: Path) -> ModuleType:
-    name = f"{FILE_MODULE}{file}"
+    name = _FILE_MODULE + "".join(_ENCODED.get(letter, letter) for letter in str(file))
     with _file_imports:
         if name in sys.modules:
             return sys.modules[name]
@@ -189,6 +190,20 @@ def _import_file(file: Path) -> ModuleType:
         return module
 
 
+def file_of(module: str) -> str | None:
+    """The file that a module of this name was loaded from by `load_target`; None for any other.
+
+    >>> file_of("_losskit_file:/home/me/my%2Eloss%2Epy"), file_of("losskit.loss")
+    ('/home/me/my.loss.py', None)
+    """
+    if not module.startswith(_FILE_MODULE):
+        return None
+    name = module.removeprefix(_FILE_MODULE)
+    for letter in reversed(_ENCODED):
+        name = name.replace(_ENCODED[letter], letter)
+    return name
+
+
 def target_of(cls: type) -> str:
     """The target that loads a class: "module:Class", or "path/file.py:Class" for one loaded from a file."""
-    return f"{cls.__module__.removeprefix(FILE_MODULE)}:{cls.__qualname__}"
+    return f"{file_of(cls.__module__) or cls.__module__}:{cls.__qualname__}"

@@ -77,7 +77,7 @@ def encoder_records(subject: Subject) -> None:
             raise Violation("preprocess gives no features", "a dict with tensors", type(features).__name__)
         with torch.no_grad():
             _require_record(encoder, encoder(features), len(items))
-            _require_met(encoder, features, len(items))
+            _require_parts(encoder, features, len(items))
     found = rows(record(encoder, items))
     if all(each.shape == found[0].shape and torch.equal(each, found[0]) for each in found):
         raise Violation("all items have the same record", f"{len(items)} that differ", "one")
@@ -115,20 +115,19 @@ _SHAPES = {
 }
 
 
-def _require_met(encoder: Encoder, features: Features, items: int) -> None:
-    """What a loss asks for is given or refused."""
+def _require_parts(encoder: Encoder, features: Features, items: int) -> None:
+    """What a loss asks for has its form where it is given; a loss itself refuses to do without."""
     for need in ("layers", "input_ids"):
         try:
             found = encoder(features, (need,))
         except LosskitError:
             continue
-        if need == "input_ids":
-            ids = found.parts.get(need)
-            if not isinstance(ids, Tokens) or ids.values.shape != ids.mask.shape or len(ids.values) != items:
-                raise Violation(f"asked for {need}", f"Tokens [{items}, t], or a LossError", type(ids).__name__)
-        elif not found.layers or any(layer.ndim != 2 or len(layer) != items for layer in found.layers):
-            got = [list(layer.shape) for layer in found.layers]
-            raise Violation(f"asked for {need}", f"layers [{items}, d], or a LossError", got or "none")
+        shapes = [list(layer.shape) for layer in found.layers]
+        if any(len(shape) != 2 or shape[0] != items for shape in shapes):
+            raise Violation("the layers", f"[{items}, d] each", shapes)
+        ids = found.parts.get("input_ids")
+        if ids is not None and not (isinstance(ids, Tokens) and len(ids.values) == len(ids.mask) == items):
+            raise Violation("the part input_ids", f"Tokens [{items}, t]", type(ids).__name__)
 
 
 @law(None, "encoder", level="interface", cause="adapt looks for attributes instead of the class that it adopts")

@@ -253,6 +253,7 @@ class MLPEncoder(nn.Module):
         self.features = features
         self.mean, self.deviation = torch.zeros(features), torch.ones(features)
         self.layers.extend(_layers((features, *self.hidden), ACTIVATIONS[self.activation], self.dropout))
+        self.layers.train(self.training)
 
 
 def _layers(widths: Sequence[int], activation: type[nn.Module], dropout: float) -> Iterator[nn.Module]:

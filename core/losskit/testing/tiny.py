@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from ..building import annotation_of, members
 
@@ -70,7 +71,7 @@ def tiny_folder() -> Path:
         model = BertForMaskedLM(config)
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    weights = dict(model.named_parameters())  # tied ones once
+    weights: dict[str, Tensor] = dict(model.named_parameters())  # tied ones once
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 

@@ -452,7 +452,7 @@ class Loss(nn.Module):
                 expected="every argument stored under its own name",
                 got=f"no attribute {', '.join(missing)}",
             )
-        return {name: _plain(further[name] if name in further else getattr(self, name)) for name in names}
+        return {name: plain_value(further[name] if name in further else getattr(self, name)) for name in names}
 
     def __getstate__(self) -> dict[str, Any]:
         # Views, readings and scorers are made again on first use; observers belong to a trainer.
@@ -790,14 +790,14 @@ def _with_lists(column: Output, lists: tuple[int, ...] | None) -> Output:
     return column if lists is None else replace(column, lists=lists)
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """A configuration value as lists, dicts, strings and numbers."""
     if isinstance(value, Mapping | nn.ModuleDict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple | nn.ModuleList):
-        return [_plain(item) for item in value]
+        return [plain_value(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
     name, describe = registry.name_of(type(value)), getattr(value, "get_config_dict", None)
     config = None if describe is None else describe()
-    return name if config is None else {"name": name, **_plain(config)}
+    return name if config is None else {"name": name, **plain_value(config)}

@@ -62,7 +62,7 @@ def _constructor(node: ast.ClassDef) -> str:
 def described(text: str) -> set[str]:
     """The names that a docstring describes, in the style of Google, numpydoc or reStructuredText.
 
-    >>> sorted(described("Args:\\n    scale (float): a factor.\\n    low, high: bounds."))
+    >>> sorted(described("scale (float): a factor.\\nlow, high: bounds."))
     ['high', 'low', 'scale']
     """
     return {name.strip(" *`") for names in _DESCRIBED.findall(text) for name in names.split(",")}

@@ -1,0 +1,197 @@
+"""Laws of refusal: what cannot be right is an error, and never a number."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..building import build
+from ..card import Format
+from ..clock import Clock
+from ..errors import LosskitError, NotFoundError, brief
+from ..loss import Loss, Value
+from ..output import Output
+from ..registry import get, name_of
+from ..spec import given_in_code
+from .compare import Violation, total
+from .law import NotApplicable, law
+from .stage_laws import _rows
+from .subject import Subject
+
+__all__ = ["options", "refusals"]
+
+UNKNOWN = "no_such_option"
+JUNK: tuple[Any, ...] = ({"no": ["such", "value"]}, ["no", {"such": "value"}], "no such value", -3.5)
+"""Values of all kinds that a recipe can hold; an option that takes each of them checks nothing."""
+SAME = 1e-10
+"""The relative difference up to which labels in a column give what labels in a row give."""
+
+Stage = tuple[list[Output], Tensor | None]
+
+
+@law(
+    None,
+    "loss",
+    "wrapper",
+    "regularizer",
+    "similarity",
+    "weighting",
+    level="interface",
+    cause="a constructor with **kwargs, or an option without an annotation",
+    plain="a plain module is not built by losskit.build",
+)
+def options(subject: Subject) -> None:
+    """`losskit.build` refuses options that there are not, and values that an option cannot have, by their names."""
+    expression, model = _expression(subject)
+    kind = "loss" if subject.kind == "wrapper" else subject.kind
+    error = _refused({**expression, UNKNOWN: 1}, model, kind)
+    if error is None or UNKNOWN not in str(error):
+        raise Violation("an unknown option is not refused by its name", f"an error that names {UNKNOWN}", error)
+    for name in inspect.signature(subject.looked_at).parameters:
+        if name in given_in_code(subject.kind):
+            continue
+        if all(_refused({**expression, name: junk}, model, kind) is None for junk in JUNK):
+            raise Violation(f"the option {name!r} takes whatever it is given", "an annotation", "no check")
+
+
+def _expression(subject: Subject) -> tuple[dict[str, Any], Any]:
+    """What builds the component of a subject, and the model that it takes."""
+    loss, reference = subject.build(), name_of(subject.looked_at)
+    required = [each.name for each in inspect.signature(subject.looked_at).parameters.values() if _required(each)]
+    named = [name for name in required if name not in given_in_code(subject.kind)]
+    try:
+        get("loss" if subject.kind == "wrapper" else subject.kind, reference)
+        stated = loss.get_config_dict() if named else {}
+    except NotFoundError:
+        raise NotApplicable("a class inside of a function has no name that losskit.build could read") from None
+    stated = stated if subject.kind in ("loss", "wrapper") else stated.get(subject.kind, {})
+    if not isinstance(stated, Mapping) or not set(named) <= set(stated):
+        raise NotApplicable("its configuration does not say all that it needs")
+    return {"name": reference, **{name: stated[name] for name in named}}, loss.model
+
+
+def _required(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty and parameter.kind not in (
+        parameter.VAR_POSITIONAL,
+        parameter.VAR_KEYWORD,
+    )
+
+
+def _refused(expression: dict[str, Any], model: Any, kind: str) -> LosskitError | None:
+    """The error that refuses an expression, or nothing."""
+    try:
+        build(expression, model, kind=kind)
+    except LosskitError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's constructor raises
+        option = list(expression)[-1]
+        message = f"a wrong value of the option {option!r} ends in {brief(error)}"
+        raise Violation(message, "an error that says what the option may be", type(error).__name__) from None
+    return None
+
+
+@law(
+    None,
+    "loss",
+    "wrapper",
+    level="interface",
+    cause="tensors of unlike shapes that broadcast, or columns and labels that are taken by index and never counted",
+)
+def refusals(subject: Subject) -> None:
+    """Columns and labels that do not fit are an error that says so, and never a number."""
+    loss = subject.build()
+    columns, labels = subject.records(loss), subject.batch.flat_labels
+    forms = (subject.form,) if subject.plain and subject.form else loss.formats
+    for what, wrong in (
+        *_wrong_columns(loss, columns, labels, forms),
+        *_wrong_labels(subject, loss, columns, labels, forms),
+    ):
+        value = _value(subject, loss, *wrong, what)
+        if value is None or (subject.plain and _reads_all(subject, loss, wrong, (columns, labels), value)):
+            continue
+        raise Violation(f"{what}: the loss gives a number", "an error that says so", f"{total(value).item():.6g}")
+    _require_one_per_row(subject, loss, columns, labels)
+
+
+def _value(subject: Subject, loss: Loss, columns: list[Output], labels: Tensor | None, what: str) -> Value | None:
+    """The value of records that do not fit, or nothing where they are refused."""
+    for step in (0, 1):  # the first draws of a step are the same each time
+        loss.set_clock(Clock(step=step, progress=0.5))
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(subject.seed)
+            return loss.compute(columns, labels, _rows(columns)) if subject.plain else loss._stage(columns, labels)
+    except LosskitError:
+        return None
+    except Exception as error:  # noqa: BLE001 - a plain module refuses as it likes
+        if subject.plain:
+            return None
+        raise Violation(f"{what}: {brief(error)}", "an error that says what is wrong", type(error).__name__) from None
+
+
+def _wrong_columns(
+    loss: Loss, columns: list[Output], labels: Tensor | None, forms: Sequence[Format]
+) -> Iterator[tuple[str, Stage]]:
+    """Batches with columns too few, too many or too short; of a cross-encoder pairs have become one column."""
+    if loss.encoder.family == "cross-encoder" or not forms:
+        return
+    fewest = min(form.arity[0] for form in forms)
+    most = [form.arity[1] for form in forms]
+    if fewest > 1:
+        yield f"{fewest - 1} of {fewest} columns", (columns[: fewest - 1], labels)
+    if None not in most:
+        count = max(each for each in most if each is not None)
+        more = [*columns, *[columns[-1]] * (count + 1 - len(columns))]
+        yield f"{count + 1} columns instead of {count}", (more, labels)
+    rows = columns[0].tuples
+    for left in sorted({1, rows - 1} - {0, rows}) if len(columns) > 1 else ():
+        short = columns[-1][slice(0, left)]
+        yield f"{left} rows in the last column, {rows} in the others", ([*columns[:-1], short], labels)
+
+
+def _wrong_labels(
+    subject: Subject, loss: Loss, columns: list[Output], labels: Tensor | None, forms: Sequence[Format]
+) -> Iterator[tuple[str, Stage]]:
+    """Batches with labels that are missing, too many or too few."""
+    alone = loss.encoder.family == "cross-encoder"
+    kinds = {form.labels for form in forms if alone or _fits(form, len(columns))}
+    rows = columns[0].tuples
+    if labels is None:
+        if kinds == {"none"} and not subject.plain:
+            yield "labels, where there are none", (columns, torch.ones(rows, dtype=torch.float64))
+        return
+    if "none" not in kinds:
+        yield "no labels", (columns, None)
+    for count in sorted({1, len(labels) - 1, len(labels) + 1} - {0, len(labels)}):
+        wrong = torch.cat([labels, labels[:1]])[:count]
+        yield f"{count} labels instead of {len(labels)}", (columns, wrong)
+
+
+def _fits(form: Format, columns: int) -> bool:
+    fewest, most = form.arity
+    return fewest <= columns and (most is None or columns <= most)
+
+
+def _reads_all(subject: Subject, loss: Loss, wrong: Stage, right: Stage, value: Value) -> bool:
+    """Whether a plain module, which may take more columns than it is said to, makes use of them."""
+    if len(wrong[0]) <= len(right[0]):
+        return False
+    kept = _value(subject, loss, *right, "")
+    return kept is None or not torch.equal(total(kept), total(value))
+
+
+def _require_one_per_row(subject: Subject, loss: Loss, columns: list[Output], labels: Tensor | None) -> None:
+    """Labels [n, 1] mean what labels [n] mean, or are refused: against [n] they would broadcast to [n, n]."""
+    if labels is None or labels.ndim != 1 or columns[0].lists is not None or columns[-1].lists is not None:
+        return
+    expected = _value(subject, loss, columns, labels, "the batch")
+    got = _value(subject, loss, columns, labels[:, None], "labels of shape [n, 1]")
+    if expected is None or got is None:
+        return
+    one, other = total(expected).item(), total(got).item()
+    if abs(one - other) > SAME * max(abs(one), abs(other)):
+        raise Violation("labels of shape [n, 1] are not read as one per row", f"{one:.6g}", f"{other:.6g}")

@@ -159,17 +159,17 @@ def _replacing(path: Path | None) -> Iterator[Callable[[Sequence[Report]], None]
     if path is None:
         yield lambda reports: None
         return
-    draft = path.with_name(f".{path.name}-{os.getpid()}")
+    with _told(path):
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
+        draft = path.with_name(f".{path.name}-{os.getpid()}")
+        draft.touch()
 
     def publish(reports: Sequence[Report]) -> None:
         with _told(path):
             draft.write_bytes(junit_of(reports))
             draft.replace(path)
 
-    with _told(path):
-        if path.exists() and not path.is_file():
-            raise OSError(f"{path} is no file")
-        draft.touch()
     try:
         yield publish
     finally:

@@ -2,7 +2,8 @@
 
 Reads pickled jobs from stdin, one after the other, and writes lines of JSON to what stdout was at the start:
 
-    {"pid": 123}        the process that a job runs in
+    {"ready": true}     a job begins
+    {"pid": 123}        the process that it runs in
     {"kind": "loss", "plain": false}
     {"start": "meta"}   a check begins
     {"check": {...}}    what came of it
@@ -63,6 +64,7 @@ def _serve(job: Job, results: IO[str], said: IO[bytes]) -> None:
         results.write(json.dumps(line) + "\n")
         results.flush()
 
+    tell(ready=True)
     if not hasattr(os, "fork"):
         tell(pid=os.getpid())
         _run(job, tell)

@@ -71,8 +71,9 @@ class Process:
 
 def _read(stream: IO[bytes], lines: queue.Queue[bytes]) -> None:
     """Hand lines on, at last an empty one."""
-    for line in iter(stream.readline, b""):
-        lines.put(line)
+    with stream:
+        for line in iter(stream.readline, b""):
+            lines.put(line)
     lines.put(b"")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import pickle
 import signal
@@ -25,6 +26,8 @@ __all__ = ["TIME_LIMIT", "validate", "validate_all"]
 
 TIME_LIMIT = 60.0
 """Seconds that one check may take."""
+START = 600.0
+"""Seconds that a worker may take to import torch."""
 PER_LEVEL = 10
 """How many such limits a level may take in all."""
 RESTARTS = 3
@@ -151,13 +154,14 @@ class _Server:
         process = self._started()
         pickle.dump(job, process.stdin)
         process.stdin.flush()
-        whole = time.monotonic() + time_limit * PER_LEVEL
+        whole = math.inf
+        limit = START
         while True:
             try:
-                line = process.line(min(time_limit, whole - time.monotonic()))
+                line = process.line(min(limit, whole - time.monotonic()))
             except TimeoutError:
                 self._stop()
-                reason = f"it did not end within {time_limit:g} seconds"
+                reason = f"it did not end within {limit:g} seconds"
                 if time.monotonic() >= whole:
                     reason = f"the level did not end within {time_limit * PER_LEVEL:g} seconds"
                 yield {"end": reason, "tail": ""}
@@ -174,6 +178,8 @@ class _Server:
                 self._job = 0
                 yield {**told, "end": f"it ended Python {ending(told['end'])}" if told["end"] else ""}
                 return
+            if "ready" in told:
+                limit, whole = time_limit, time.monotonic() + time_limit * PER_LEVEL
             self._job = told.get("pid", self._job)
             yield told
 

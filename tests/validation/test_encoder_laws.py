@@ -228,6 +228,23 @@ class Negated(Encodes):
         return -found
 
 
+class FirstClass(Encodes):
+    def given(self, texts, found):
+        return found[:, 0]
+
+
+class LeavesOut(Encodes):
+    def given(self, texts, found):
+        return found[1:]
+
+
+class Probabilities(Encodes):
+    """An activation of classes, as there may be."""
+
+    def given(self, texts, found):
+        return np.exp(found) / np.exp(found).sum(1, keepdims=True)
+
+
 class BatchesOfTwo(Encodes):
     def encode(self, texts, *, batch_size=32, **options):
         found = super().encode(texts, **options)
@@ -476,7 +493,10 @@ DEFECTS = [
     ("encode", made_of(Listed), "encode"),
     ("encode", made_of(Truncated), "encode beside the records: item 1 of 6 differs"),
     ("encode", made_of(DropsSmallTerms, "sparse"), "encode beside the records: item 1 of 6 differs"),
-    ("encode", made_of(Negated, "cross-encoder"), "encode beside the records: scores"),
+    ("encode", made_of(Negated, "cross-encoder"), "encode beside the records: the order of scores differs"),
+    ("encode", made_of(Negated, "cross-encoder", outputs=3), "encode beside the records: the order of scores differs"),
+    ("encode", made_of(FirstClass, "cross-encoder", outputs=3), "encode beside the records: the shape of scores"),
+    ("encode", made_of(LeavesOut, "sparse"), "encode beside the records: another number of items"),
     ("encode", made_of(BatchesOfTwo), "encode with batch_size=1: another number of items"),
     ("encode", made_of(NeedsTexts), "need at least one array to stack"),
     ("encode", made_of(Unlimited), "IndexError: index out of range in self"),
@@ -535,6 +555,7 @@ def test_a_defect_is_found_twice_alike():
 def test_what_is_allowed_is_no_finding():
     assert found_by("encoder-roles", made_of(ByRole)).status == "passed"
     assert found_by("encoder-records", made_of(IgnoresNeeds)).status == "passed"
+    assert found_by("encode", made_of(Probabilities, "cross-encoder", outputs=3)).status == "passed"
 
 
 # What an encoder reads

@@ -68,36 +68,46 @@ def _require_kind(encoder: Encoder, found: Any) -> None:
 
 
 def _require_as_records(encoder: Encoder, what: str, found: Output, encoded: Any) -> None:
-    """Raise unless results are records: leading dimensions of dense ones, the largest entries of sparse ones, and of
-    scores what orders them alike, for an activation may follow.
-    """
+    """Raise unless results are records, as far as `encode` may not cut them or apply an activation."""
     expected, got = rows(found), rows_encoded(encoded)
-    if encoder.family == "dense":
-        expected = [each[: other.shape[-1]] for each, other in zip(expected, got, strict=False)] + expected[len(got) :]
-    elif encoder.family == "sparse":
-        expected = [_pruned(each, int(other.count_nonzero())) for each, other in zip(expected, got, strict=True)]
-    elif encoder.family == "cross-encoder":
-        raw, scores = torch.stack(expected), torch.stack(got)
-        _require_same_order(what, raw if raw.ndim == 1 else raw.flatten(), scores.flatten())
+    if len(expected) != len(got):
+        raise Violation(f"{what}: another number of items", len(expected), len(got))
+    if encoder.family == "cross-encoder":
+        _require_same_order(what, torch.stack(expected), torch.stack(got))
         return
+    cut = _CUTS.get(encoder.family)
+    if cut is not None:
+        expected = [cut(each, other) for each, other in zip(expected, got, strict=True)]
     require_rows(what, expected, got)
 
 
-def _pruned(row: Tensor, most: int) -> Tensor:
-    """A vector with its largest entries only, at least one."""
-    largest = row.abs().topk(max(1, most)).indices
-    return torch.zeros_like(row).index_copy(0, largest, row[largest])
+def _leading(row: Tensor, like: Tensor) -> Tensor:
+    """As many leading dimensions as another vector has."""
+    return row[: len(like)]
+
+
+def _largest(row: Tensor, like: Tensor) -> Tensor:
+    """The largest entries only, as many as another vector has, at least one."""
+    places = row.abs().topk(max(1, int(like.count_nonzero()))).indices
+    return torch.zeros_like(row).index_copy(0, places, row[places])
+
+
+_CUTS = {"dense": _leading, "sparse": _largest}
+"""What is left of a record where `encode` cuts it."""
 
 
 def _require_same_order(what: str, raw: Tensor, scores: Tensor) -> None:
+    """Raise unless scores of pairs, or of the classes of each pair, are in the order of the raw ones."""
     if raw.shape != scores.shape:
-        raise Violation(f"{what}: another number of scores", raw.numel(), scores.numel())
-    apart = raw[:, None] - raw[None, :] > CLOSE * raw.abs().max()
-    turned = (apart & (scores[:, None] < scores[None, :])).nonzero()
+        raise Violation(f"{what}: the shape of scores differs", list(raw.shape), list(scores.shape))
+    if raw.ndim == 1:
+        raw, scores = raw[None], scores[None]
+    apart = raw[:, :, None] - raw[:, None, :] > CLOSE * raw.abs().max()
+    turned = (apart & (scores[:, :, None] < scores[:, None, :])).nonzero()
     if len(turned):
-        high, low = turned[0].tolist()
-        told = f"scores {high + 1} and {low + 1} in the order of the records"
-        raise Violation(f"{what}: {told}", f"{float(raw[high]):g} > {float(raw[low]):g}", scores[[high, low]].tolist())
+        row, high, low = turned[0].tolist()
+        expected = f"{float(raw[row, high]):g} > {float(raw[row, low]):g}"
+        raise Violation(f"{what}: the order of scores differs", expected, scores[row, [high, low]].tolist())
 
 
 @law(None, "encoder", cause="encode leaves role or prompt out")

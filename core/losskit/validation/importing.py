@@ -30,10 +30,10 @@ TOLD = 80
 
 
 def import_check(spec: Spec) -> Check:
-    """Import a component under observation; belongs into a process of its own.
+    """Importing it writes nothing and leaves the process, its files, connections and children as they are.
 
-    What other packages do while they are imported is not held against the component: what its modules import from
-    them is imported before, and only acts of the component's own code count.
+    To be called in a process of its own. What other packages do while they are imported is not held against the
+    component: what its modules import from them is imported before, and only acts of the component's own code count.
     """
     check = Check("import", None, "passed", cause=CAUSE, level="interface")
     own = _Own(spec)

@@ -124,10 +124,10 @@ def fixed_dimension(subject: Subject) -> None:
             message = "embeddings cut to half their width are refused, though the card has fixed_dimension=False"
             raise Violation(message, "a value", f"{type(error).__name__}: {error}") from error
         return
-    if says:
-        raise Violation(
-            "the card has fixed_dimension=True, but embeddings cut to half their width work", "an error", "a value"
-        )
+    held = [*loss.owned_state().values(), *(part.drawn for _, part in loss.tree() if isinstance(part.drawn, Tensor))]
+    if says and not any(loss.encoder.dimension in tensor.shape for tensor in held):
+        message = "the card has fixed_dimension=True, but embeddings cut to half their width work, and nothing has it"
+        raise Violation(message, "parameters, buffers or draws of that width", "a value and none")
 
 
 def _cut(record: Output, whole: set[str]) -> Output:
@@ -143,7 +143,13 @@ def _halved(embedding: Tensor) -> Tensor:
     return embedding[..., : embedding.shape[-1] // 2]
 
 
-@law(None, "loss", "wrapper", cause="the card's field `needs` names what is no longer read")
+@law(
+    None,
+    "loss",
+    "wrapper",
+    cause="the card's field `needs` names what is no longer read",
+    plain="a plain module cannot ask for anything",
+)
 def needs(subject: Subject) -> None:
     """What a loss asks encoders for beyond embeddings is read: other numbers there change the value."""
     loss, columns, labels = _prepared(subject)

@@ -25,8 +25,8 @@ __all__ = ["direction"]
 
 SPARE = 2
 """Axes on which no anchor lies."""
-CERTAIN = 4.0
-"""The logit of a class that a model is sure of."""
+LENGTHS = (1.0, 8.0)
+"""Of embeddings and scores: a loss of ranks may need large differences, one of numbers those that labels have."""
 
 Models = tuple[list[Tensor], list[Tensor]]
 """What a right and a wrong model give for each column."""
@@ -40,18 +40,23 @@ def direction(subject: Subject) -> None:
     if owned(loss):
         raise NotApplicable("parameters of its own stand between records and what is right")
     form = subject.form or loss.formats[0]
+    if form.labels == "distribution":  # which class a text has is beyond doubt, whatever weights classes have
+        labels = None if labels is None else torch.nn.functional.one_hot(labels.argmax(1), labels.shape[1]).to(labels)
     pairs = subject.family == "cross-encoder"
     right, wrong = _scores(form, columns, labels) if pairs else _embeddings(loss, form, columns, labels)
     frozen = {name for _, part in loss.tree() for name in part.frozen}
 
-    def value(vectors: Sequence[Tensor]) -> float:
-        made = zip(columns, vectors, right, strict=True)
-        return float(objective(subject, loss, [_made(*each, frozen) for each in made], labels).detach())
+    def value(vectors: Sequence[Tensor], length: float) -> float:
+        made = [
+            _made(column, length * each, truth, frozen)
+            for column, each, truth in zip(columns, vectors, right, strict=True)
+        ]
+        return float(objective(subject, loss, made, labels).detach())
 
-    best, worst = value(right), value(wrong)
-    if not best < worst:
+    found = [(value(right, length), value(wrong, length)) for length in LENGTHS]
+    if not any(best < worst for best, worst in found):
         message = "the loss is no lower for records that are as the labels say, or the format, than for the opposite"
-        raise Violation(message, f"less than {worst:.6g}", f"{best:.6g}")
+        raise Violation(message, f"less than {found[0][1]:.6g}", f"{found[0][0]:.6g}")
 
 
 def _made(column: Output, vectors: Tensor, truth: Tensor, frozen: set[str]) -> Output:
@@ -79,10 +84,12 @@ def _scores(form: Format, columns: Sequence[Output], labels: Tensor | None) -> M
         owners = tuples_of(column)
         first = (owners != owners.roll(1)).to(given)
         return [first], [1 - first]
+    if form.labels in ("class", "distribution") and given.ndim == 1:
+        raise NotApplicable("the encoder gives a single score, and no logits of classes")
     if form.labels == "class":
-        logits = CERTAIN * torch.eye(given.shape[1]).to(given)[labels]
+        logits = torch.eye(given.shape[1]).to(given)[labels]
     elif form.labels == "distribution":
-        logits = labels.log()
+        logits = labels
     elif form.labels == "margins":
         logits = torch.cat([torch.zeros_like(labels[:, :1]), -labels], 1).flatten()
     else:

@@ -1,4 +1,4 @@
-"""Writes the pages of docs/reference from the code: components, combinations, recipe, command line.
+"""Writes the pages of docs/reference from the code: components, combinations, recipe, command line, checks.
 
 python docs/generate.py            write them
 python docs/generate.py --check    exit 1, with a diff, if one is out of date
@@ -12,7 +12,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +174,7 @@ def costs() -> Iterator[str]:
     yield "## Losses on embeddings\n"
     yield "The loss stage, on embeddings of 384 dimensions. An empty cell was not measured, mostly as the original"
     yield "would take more than a minute or 12 GB. `tests/benchmarks/bench_losses.py` measures it.\n"
-    yield from _measured(MEASURED / "losses.json", "batch", "{loss} at {batch:,}")
+    yield from _measured(MEASURED / "losses.json", "batch", "{loss} at {batch:,}", "loss")
     yield "\n## Losses on scores\n"
     yield "32 queries with lists from half to the full number of documents. With the model *scores* a table of scores"
     yield "takes the place of the encoder, so that the loss stage alone is measured; with *cross-encoder* two layers of"
@@ -182,17 +182,27 @@ def costs() -> Iterator[str]:
     yield "*256 pairs at a time* is the original's `mini_batch_size`, which keeps the graphs of all chunks, beside"
     yield "gradient caching, which keeps one and has every forward twice."
     yield "`tests/benchmarks/bench_ranking.py` measures it.\n"
-    yield from _measured(MEASURED / "ranking.json", "documents", "{loss} on {model}, {documents} documents", "model")
+    yield from _measured(
+        MEASURED / "ranking.json", "documents", "{loss} on {model}, {documents} documents", "loss", "model"
+    )
+    yield "\n## Sparse models\n"
+    yield "The vocabulary head on 30,522 terms (its input is what a transformer of width 384 puts out); the penalties and"
+    yield "the `splade` wrapper on embeddings of 30,522 terms; the `csr` wrapper and its reconstruction on 1,536 latents."
+    yield "`tests/benchmarks/bench_sparse.py` measures it.\n"
+    yield from _measured(MEASURED / "sparse.json", "batch", "{case} at {batch:,}", "case")
+    yield "\n## Late interaction\n"
+    yield "Losses over MaxSim of queries of 32 tokens and documents of 64 to 128, of 128 dimensions.\n`tests/benchmarks/bench_multi_vector.py` measures it.\n"
+    yield from _measured(MEASURED / "multi_vector.json", "batch", "{case} at {batch:,}", "case")
 
 
-def _measured(path: Path, size: str, called: str, *further: str) -> Iterator[str]:
+def _measured(path: Path, size: str, called: str, *names: str) -> Iterator[str]:
     """The summary and the table of a file of figures.
 
     Args:
         path: of the figures.
         size: which entry of a line is how much was measured on.
         called: how a line is named.
-        further: entries that stand between the loss and the size.
+        names: the entries that stand before the size.
     """
     rows = json.loads(path.read_text(encoding="utf-8"))
     for what, key in (("speed", "ratio"), ("memory", "share")):
@@ -201,12 +211,11 @@ def _measured(path: Path, size: str, called: str, *further: str) -> Iterator[str
             yield f"* geometric mean of the {what}: {_mean_share(shares, key)}"
     slower = [called.format_map(each) for each in rows if each.get("slower")]
     yield f"* slower than 1.05 times the original: {'; '.join(slower) or 'none'}\n"
-    yield f"| {' | '.join(('loss', *further, size))} | original ms | ours ms | ratio | original MB | ours MB |"
-    yield f"|---|{'---|' * len(further)}--:|--:|--:|--:|--:|--:|"
+    yield f"| {' | '.join((*names, size))} | original ms | ours ms | ratio | original MB | ours MB |"
+    yield f"|---|{'---|' * (len(names) - 1)}--:|--:|--:|--:|--:|--:|"
     for each in rows:
-        names = [each[key] for key in ("loss", *further)]
         cells = [_figure(each.get(key)) for key in ("original_ms", "ours_ms", "ratio", "original_mb", "ours_mb")]
-        yield f"| {' | '.join([*names, f'{each[size]:,}', *cells])} |"
+        yield f"| {' | '.join([*(each[key] for key in names), f'{each[size]:,}', *cells])} |"
 
 
 def _share(row: dict[str, Any], key: str) -> float | None:
@@ -225,12 +234,47 @@ def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def checks() -> Iterator[str]:
+    """Every check of a validation, from the laws themselves."""
+    from losskit.testing.catalogue import ALL
+    from losskit.validation import LEVELS, importing
+    from losskit.validation.static import STATIC
+
+    yield "# Checks\n"
+    yield "What `losskit validate` looks for, level by level. A card's `deviations` and the option `--select` name checks"
+    yield "by these ids; the numbers are those of the [laws](../concepts/validation.md#laws)."
+    for level in LEVELS:
+        rows: list[tuple[str, int | None, Sequence[str], Callable[..., Any], str]] = []
+        if level == "static":
+            rows += [(each.id, None, KINDS, each.verify, each.cause) for each in STATIC]
+        if level == "interface":
+            rows += [("import", None, KINDS, importing.import_check, importing.CAUSE)]
+        rows += [(law.id, law.number, law.kinds, law.verify, law.cause) for law in ALL if law.level == level]
+        yield f"\n## {level}\n"
+        yield "| check | law | of | looks for | what usually fails it |\n|---|--:|---|---|---|"
+        for name, number, kinds, verify, cause in rows:
+            says = (verify.__doc__ or "").splitlines()[0]
+            yield f"| `{name}` | {number or ''} | {_kinds(kinds)} | {_cell(says)} | {_cell(cause)} |"
+    yield "\n## Plain modules\n"
+    yield "These cannot apply to an `nn.Module` that is no `losskit.Loss`:\n"
+    for reason in dict.fromkeys(law.plain for law in ALL if law.plain):
+        yield f"* {', '.join(f'`{law.id}`' for law in ALL if law.plain == reason)}: {_cell(reason)}."
+
+
+def _kinds(kinds: Sequence[str]) -> str:
+    missing = [PLURALS[kind].lower() for kind in KINDS if kind not in kinds]
+    if len(missing) < 2:
+        return f"all but {missing[0]}" if missing else "all"
+    return ", ".join(PLURALS[kind].lower() for kind in KINDS if kind in kinds)
+
+
 PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "components.md": components,
     "combinations.md": combinations,
     "costs.md": costs,
     "recipe.md": recipe,
     "commands.md": commands,
+    "checks.md": checks,
 }
 
 

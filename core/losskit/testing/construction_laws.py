@@ -133,7 +133,7 @@ def _brief(value: Any) -> str:
 
 
 def _require_own_default(cls: type, name: str, component: Any) -> None:
-    default = inspect.signature(cls).parameters[name].default
+    default = inspect.signature(cls.__init__).parameters[name].default  # type: ignore[misc]
     if isinstance(default, list | dict | set) and getattr(component, name, None) is default:
         raise Violation(
             f"all objects share the default of {name!r}, which can be changed", "a copy of it", "the default"

@@ -44,8 +44,7 @@ def protocol(subject: Subject) -> None:
     if subject.kind in PROTOCOLS:
         _require_methods(subject.looked_at, PROTOCOLS[subject.kind])
     elif subject.plain:
-        cls = type(part_of(subject, subject.build()))
-        _require_call(cls, "forward", "(features, labels)", 3)
+        _require_call(part_of(subject, subject.build()), "forward", "(features, labels)", 2)
     else:
         _require_written(subject.looked_at)
         for cls, name, base in _overridden(subject.looked_at):
@@ -60,10 +59,11 @@ def _require_methods(cls: type, asked: type) -> None:
             _require_call(cls, called, f"({', '.join(parameters[1:])})", len(parameters))
 
 
-def _require_call(cls: type, name: str, arguments: str, count: int) -> None:
-    """A method takes so many positional arguments, `self` among them."""
-    method = getattr(cls, name, None)
-    if not callable(method) or (name == "forward" and method is nn.Module.forward):
+def _require_call(owner: Any, name: str, arguments: str, count: int) -> None:
+    """A method of an object, or of a class with `self` among them, takes so many positional arguments."""
+    cls = owner if isinstance(owner, type) else type(owner)
+    method = getattr(owner, name, None)
+    if not callable(method) or getattr(method, "__func__", method) is nn.Module.forward:
         raise Violation(f"{cls.__name__} has no method {name}", f"{name}{arguments}", "none")
     signature = inspect.signature(method)
     try:

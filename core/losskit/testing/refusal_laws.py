@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -105,16 +106,17 @@ def refusals(subject: Subject) -> None:
     """Columns and labels that do not fit are an error that says so, and never a number."""
     loss = subject.build()
     columns, labels = subject.records(loss), subject.batch.flat_labels
+    # Of a plain module nobody knows which further columns it takes, and trainers give all columns as many rows.
     forms = (subject.form,) if subject.plain and subject.form else loss.formats
-    for what, wrong in (
-        *_wrong_columns(loss, columns, labels, forms),
-        *_wrong_labels(subject, loss, columns, labels, forms),
-    ):
-        value = _value(subject, loss, *wrong, what)
-        if value is None or (subject.plain and _reads_all(subject, loss, wrong, (columns, labels), value)):
-            continue
-        raise Violation(f"{what}: the loss gives a number", "an error that says so", f"{total(value).item():.6g}")
+    wrong_columns = () if subject.plain else _wrong_columns(loss, columns, labels, forms)
+    for what, stage in (*wrong_columns, *_wrong_labels(subject, loss, columns, labels, forms)):
+        value = _value(subject, loss, stage[0], stage[1], what)
+        if value is not None:
+            message = f"{what}: the loss gives a number"
+            raise Violation(message, "an error that says so", f"{total(value).item():.6g}")
     _require_one_per_row(subject, loss, columns, labels)
+    if not subject.plain:
+        _require_no_type_error(subject, loss)
 
 
 def _value(subject: Subject, loss: Loss, columns: list[Output], labels: Tensor | None, what: str) -> Value | None:
@@ -122,7 +124,8 @@ def _value(subject: Subject, loss: Loss, columns: list[Output], labels: Tensor |
     for step in (0, 1):  # the first draws of a step are the same each time
         loss.set_clock(Clock(step=step, progress=0.5))
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of broadcasting, which is judged by its result
             torch.manual_seed(subject.seed)
             return loss.compute(columns, labels, _rows(columns)) if subject.plain else loss._stage(columns, labels)
     except LosskitError:
@@ -166,7 +169,9 @@ def _wrong_labels(
         return
     if "none" not in kinds:
         yield "no labels", (columns, None)
-    for count in sorted({1, len(labels) - 1, len(labels) + 1} - {0, len(labels)}):
+    # A single label is no mistake that trainers make, and plain modules broadcast it.
+    counts = {len(labels) - 1, len(labels) + 1} | (set() if subject.plain else {1})
+    for count in sorted(counts - {0, 1 if subject.plain else 0, len(labels)}):
         wrong = torch.cat([labels, labels[:1]])[:count]
         yield f"{count} labels instead of {len(labels)}", (columns, wrong)
 
@@ -176,12 +181,16 @@ def _fits(form: Format, columns: int) -> bool:
     return fewest <= columns and (most is None or columns <= most)
 
 
-def _reads_all(subject: Subject, loss: Loss, wrong: Stage, right: Stage, value: Value) -> bool:
-    """Whether a plain module, which may take more columns than it is said to, makes use of them."""
-    if len(wrong[0]) <= len(right[0]):
-        return False
-    kept = _value(subject, loss, *right, "")
-    return kept is None or not torch.equal(total(kept), total(value))
+def _require_no_type_error(subject: Subject, loss: Loss) -> None:
+    """No TypeError leaves `forward`, which trainers of cross-encoders would take for one of theirs and call again."""
+    features = subject.batch.features(loss)
+    for what, labels in (("no labels", None), ("labels that are texts", ["no", "numbers"])):
+        try:
+            loss(features, labels)
+        except TypeError as error:
+            raise Violation(f"{what}: {brief(error)} leaves forward", "a LossError", "TypeError") from None
+        except Exception:  # noqa: BLE001 - any other error refuses the batch
+            continue
 
 
 def _require_one_per_row(subject: Subject, loss: Loss, columns: list[Output], labels: Tensor | None) -> None:

@@ -308,6 +308,7 @@ def test_code_is_referred_to_by_its_target(site, home) -> None:
     assert (cls.__name__, mine.load()) == ("Mine", cls)
     assert name_of(cls) == f"{home / 'work' / 'mine.py'}:Mine"
     assert get("loss", name_of(cls)).load() is cls
+    assert pickle.loads(pickle.dumps(cls)) is cls
 
 
 def test_is_target() -> None:

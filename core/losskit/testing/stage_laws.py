@@ -46,7 +46,7 @@ def _whole(loss: Loss, columns: Sequence[Output], labels: Tensor | None) -> Resu
     return differentiate(loss.compute(columns, labels, _rows(columns)), _leaves(columns, loss))
 
 
-@law(2, "loss", "wrapper", plain="a plain module has no rows that it could be called on")
+@law(2, "loss", "wrapper", "similarity", plain="a plain module has no rows that it could be called on")
 def additivity(subject: Subject) -> None:
     """The mean over slices of `rows`, weighted by `denominator`, is the whole."""
     loss, columns, labels = _prepared(subject)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..card import Card, Format
+from ..clock import Clock
 from ..features import unload
 from ..loss import Loss, Value
 from ..output import Output
@@ -21,6 +22,9 @@ from .batches import CLASSES, Batch, random_batch
 from .toys import ToyEncoder
 
 __all__ = ["Subject", "subjects"]
+
+MOMENT = Clock(step=1, progress=0.5)
+"""Where the training stands unless a law says otherwise: schedules ask."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,8 @@ class Subject:
             outputs = CLASSES if self.form is not None and self.form.outputs == "classes" else 1
             toy = ToyEncoder(self.family, dropout=dropout, outputs=outputs)
             model = toy if self.encoder is None else self.encoder()
-            if self.kind in _AROUND:
-                return _AROUND[self.kind](model, self.make())
-            loss: Loss = self.make(model)
+            loss: Loss = _AROUND[self.kind](model, self.make()) if self.kind in _AROUND else self.make(model)
+            loss.set_clock(MOMENT)
             return loss
 
     @cached_property

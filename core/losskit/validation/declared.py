@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..card import FAMILIES, Card
 from ..errors import did_you_mean
 from ..policy import normalize
 from ..registry import current, same_name, space
-from ..source import ClassSource, UnreadableError
+from ..source import Ancestor, ClassSource, UnreadableError
 from ..spec import Spec
 from .bibtex import BibtexError, entries
 from .findings import NotApplicable, Violation
@@ -71,9 +71,18 @@ def card(spec: Spec) -> Iterator[Violation]:
         yield Violation(problem.reason, "a literal card", "none that can be read", file=problem.file, line=problem.line)
         return
     stated = next(each for each in ancestors if isinstance(each, ClassSource) and each.card is not None)
-    wraps = spec.kind == "wrapper" or "losskit.Wrapper" in ancestors
-    for message, expected, got in _flaws(spec.card, "wrapper" if wraps else spec.kind):
+    for message, expected, got in _flaws(spec.card, _kind(spec, ancestors)):
         yield Violation(message, expected, got, file=stated.file, line=(stated.card or {})["line"])
+
+
+def _kind(spec: Spec, ancestors: Sequence[Ancestor]) -> str:
+    """What kind a component is; "" for a class of a file or module that only shows it once it is imported."""
+    if spec.kind == "wrapper" or "losskit.Wrapper" in ancestors:
+        return "wrapper"
+    known = (
+        spec.provider or spec.kind != "loss" or any(each in ancestors for each in ("losskit.Loss", "losskit.ScoreLoss"))
+    )
+    return spec.kind if known else ""
 
 
 _Flaw = tuple[str, str, str]
@@ -89,7 +98,7 @@ def _flaws(card: Card, kind: str) -> Iterator[_Flaw]:
         yield "the card names no encoders", f"some of {', '.join(FAMILIES)}", "none"
     if kind == "loss" and "cross-encoder" in card.encoders and any(each.outputs is None for each in card.formats):
         yield "a format does not say what a cross-encoder must put out", "outputs=1 or outputs='classes'", "None"
-    if kind != "loss" and card.formats:
+    if kind not in ("loss", "") and card.formats:
         yield f"a {kind} has no formats of its own", "no formats", str(len(card.formats))
     yield from _wrong_columns(card)
     yield from _wrong_deviations(card)

@@ -13,7 +13,7 @@ from torch import nn
 from .. import registry
 from ..building import annotation_of, build, kind_of_annotation, members
 from ..card import Format
-from ..errors import LosskitError, brief
+from ..errors import LosskitError, RecipeError, brief
 from ..loss import Loss
 from ..protocols import Encoder, Regularizer, Similarity, Weighting
 from ..spec import given_in_code, load_target
@@ -24,7 +24,7 @@ from .plain import filled_in, plain_subjects
 from .subject import Subject
 from .tiny import options_for
 
-__all__ = ["Made", "cases", "component", "kind_of"]
+__all__ = ["Made", "UndescribedError", "cases", "component", "kind_of"]
 
 TOY = "losskit.testing.toys:ToyEncoder"
 EMBEDDING = ("multiple-negatives-ranking", "cosent")
@@ -43,6 +43,10 @@ TOGETHER = {
 ANY: Mapping[str, Any] = {"regularizer": "l1", "similarity": "cosine", "weighting": "no-weighting"}
 SIMPLE: Mapping[Any, Any] = {bool: False, int: 3, float: 0.5}
 """What required options of simple types are given."""
+
+
+class UndescribedError(RecipeError):
+    """A loss without a card was given without the data that it takes."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +137,17 @@ def cases(target: Target, seed: int = 0) -> list[Subject]:
 
     Raises:
         Violation: it cannot be built.
+        UndescribedError: nothing says which data it takes.
     """
     cls, kind = component(target)
     card = getattr(cls, "card", None)
+    if kind == "loss" and card is None and not target.formats:
+        raise UndescribedError(
+            target.reference,
+            expected="--inputs, and --labels where it takes some, for no card says which data it takes",
+            got="none",
+            fix="--inputs anchor,positive,negative* --labels none",
+        )
     families = tuple(target.encoders) or (tuple(card.encoders) if card is not None else ()) or ("dense",)
     stated = [dict(each) for each in getattr(cls, "cases", ())] or [{}]
     given = {**stated[0], **target.options}

@@ -17,7 +17,7 @@ from ..validation.importing import import_check
 from ..validation.report import LEVELS, Check, Level, Report, merged
 from ..validation.static import static_checks
 from ..validation.target import Target, resolve
-from .cases import cases, component
+from .cases import UndescribedError, cases, component
 from .catalogue import laws
 from .law import Law
 from .subject import Subject
@@ -93,6 +93,8 @@ def law_checks(
     yield "constructor"
     try:
         subjects = cases(target, seed)
+    except UndescribedError:
+        raise
     except Violation as found:
         yield from [_unbuilt(target, str(found), found.expected, found.got)] if first else []
         return

@@ -7,6 +7,7 @@ Reads pickled jobs from stdin, one after the other, and writes lines of JSON to 
     {"kind": "loss", "plain": false}
     {"start": "meta"}   a check begins
     {"check": {...}}    what came of it
+    {"refused": [...]}  what is wrong with what was asked for: culprit, expected, got and fix
     {"problem": {...}}  of a plugin that brings further checks
     {"end": 0, "tail": ""}     how the process ended, and what it wrote last
 
@@ -29,6 +30,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import IO, Any
 
+from ..errors import LosskitError
 from ..spec import Problem
 from .report import Check
 from .target import Job
@@ -81,6 +83,9 @@ def _serve(job: Job, results: IO[str], said: IO[bytes]) -> None:
             os.dup2(said.fileno(), 2)
             tell(pid=os.getpid())
             _run(job, tell)
+            code = 0
+        except LosskitError as error:
+            tell(refused=[error.culprit, error.expected, error.got, error.fix])
             code = 0
         except BaseException:  # noqa: BLE001 - whatever ends it is told with what it wrote last
             traceback.print_exc()

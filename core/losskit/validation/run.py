@@ -16,6 +16,7 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any, Self
 
+from ..errors import RecipeError
 from ..registry import current
 from ..spec import Problem
 from .process import Process, ending
@@ -32,6 +33,9 @@ PER_LEVEL = 10
 """How many such limits a level may take in all."""
 RESTARTS = 3
 """How often a level goes on behind a check that ended its process."""
+FIRST = ("import", "constructor")
+"""The checks that all others wait for."""
+AN_END = "an end"
 GRACE = 2.0
 """Seconds in which a worker may tidy up what a job left that was ended."""
 
@@ -214,6 +218,8 @@ def _validated(
                     problems.append(told)
                 case _:
                     kind, plain = told
+        if any(check.id in FIRST and check.expected == AN_END for check in checks):
+            break  # what ends at its import ends at every level
     return Report(target.reference, kind, level, seed, tuple(checks), plain, bool(only), tuple(problems))
 
 
@@ -226,6 +232,9 @@ def _level(server: _Server, job: Job, time_limit: float) -> Iterator[str | Check
             if "start" in told:
                 now = told["start"]
                 yield now
+            elif "refused" in told:
+                culprit, expected, got, fix = told["refused"]
+                raise RecipeError(culprit, expected=expected, got=got, fix=fix)
             elif "problem" in told:
                 yield Problem(**told["problem"])
             elif "check" in told:
@@ -239,7 +248,7 @@ def _level(server: _Server, job: Job, time_limit: float) -> Iterator[str | Check
                 done.add(now)
             elif "end" in told:
                 return
-        if now in ("import", "constructor"):
+        if now in FIRST:
             return  # the other checks would end in the same way
     yield Check(
         f"{job.level}-level",
@@ -258,4 +267,4 @@ def _ended(job: Job, check: str, reason: str, tail: str) -> Check:
     said = f"; it last wrote: {last}" if last else ""
     cause = "code that aborts or exits, memory beyond all bounds, or processes and threads that wait for each other"
     where = spec.file, spec.line
-    return Check(check, None, "failed", reason + said, "an end", "none", *where, cause=cause, level=job.level)
+    return Check(check, None, "failed", reason + said, AN_END, "none", *where, cause=cause, level=job.level)

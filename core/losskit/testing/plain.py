@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -66,24 +68,40 @@ class PlainLoss(Loss):
         """What the module gives for these records, all rows at once."""
         playing = Playing(columns, self.form)
         if not (self._caches and torch.is_grad_enabled()):
-            before = torch.get_rng_state()
             value = self._called(playing, labels)
             if not (self.player.feed.without_gradients and torch.is_grad_enabled()):
                 return value
             self._caches = True  # it encodes again in a hook of the backward, where the graph does not lead
-            torch.set_rng_state(before)
         return self._replayed(playing, labels)
 
     def _called(self, playing: Playing, labels: Tensor | None) -> Value:
-        """The module's value, called as trainers do; draws from the global generator are noticed as draws."""
-        before = torch.get_rng_state()
+        """The module's value, called as trainers do."""
         self.player.feed.without_gradients = False
-        with self.player.plays(playing):
+        drawing = nullcontext() if torch.compiler.is_compiling() else self._drawing()
+        with self.player.plays(playing), drawing:
             columns: Sequence[Any] = playing.features() if self.player.family != "cross-encoder" else playing.texts()
             value: Value = self.plain(columns, playing.labels(labels))
-        after = torch.get_rng_state()
-        self.drawn = None if torch.equal(before, after) else after
-        return value
+            return value
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """Draws from the global generators are the same in every call, for comparisons, and yet leave a mark there."""
+        before = torch.get_rng_state(), random.getstate()
+        seed = torch.initial_seed()
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        begun = _state(), random.getstate()
+        try:
+            yield
+        finally:
+            drawn = [now != was for now, was in zip((_state(), random.getstate()), begun, strict=True)]
+            self.drawn = torch.zeros(0) if any(drawn) else None
+            torch.set_rng_state(before[0])
+            random.setstate(before[1])
+            if drawn[0]:
+                torch.rand(1, device="cpu")
+            if drawn[1]:
+                random.random()
 
     def _replayed(self, playing: Playing, labels: Tensor | None) -> Value:
         """The value of a module that forms gradients by backward calls of its own, connected to the records."""
@@ -100,6 +118,11 @@ class PlainLoss(Loss):
         values: tuple[Tensor, ...]
         values = _Replayed.apply(start, self.player, len(records), *records, *owned)  # type: ignore[no-untyped-call]
         return dict(zip(keys, values, strict=True)) if keys else values[0]
+
+
+def _state() -> bytes:
+    """Of torch's global generator, looked at by no operation on tensors."""
+    return torch.get_rng_state().numpy().tobytes()
 
 
 def _around(playing: Playing, tensors: Sequence[Tensor]) -> Playing:
@@ -164,8 +187,13 @@ class OfEmbeddings(nn.Module):
         self.model, self.loss = model, loss
 
     def forward(self, sentence_features: Sequence[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
-        """The loss of a batch."""
-        return self.loss(self.model(sentence_features[0])["sentence_embedding"], labels)
+        """The loss of a batch.
+
+        Raises:
+            ValueError: more columns than one.
+        """
+        (features,) = sentence_features
+        return self.loss(self.model(features)["sentence_embedding"], labels)
 
 
 def filled_in(cls: type) -> tuple[str, ...]:

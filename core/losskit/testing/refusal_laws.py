@@ -127,7 +127,10 @@ def _value(subject: Subject, loss: Loss, columns: list[Output], labels: Tensor |
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of broadcasting, which is judged by its result
             torch.manual_seed(subject.seed)
-            return loss.compute(columns, labels, _rows(columns)) if subject.plain else loss._stage(columns, labels)
+            if not subject.plain:
+                return loss._stage(columns, labels)
+            found: Any = loss.compute(columns, labels, _rows(columns))
+            return found if isinstance(found, Tensor | dict) else None  # such as logits, where there are no labels
     except LosskitError:
         return None
     except Exception as error:  # noqa: BLE001 - a plain module refuses as it likes

@@ -156,12 +156,15 @@ def encoder_modes(subject: Subject) -> None:
 
 
 def _state(encoder: Encoder, features: Features) -> dict[str, Any]:
-    weights = encoder.state_dict() if isinstance(encoder, nn.Module) else {}
+    weights: dict[str, Tensor] = {}
+    if isinstance(encoder, nn.Module):
+        weights |= encoder.named_parameters()
+        weights |= {} if encoder.training else encoder.named_buffers()  # in training they may count
     tensors = {key: value for key, value in features.items() if isinstance(value, Tensor)}
     return {
         "the keys of its features": sorted(features),
         **{f"feature {key!r}": value.tolist() for key, value in tensors.items()},
-        **{name: value._version for name, value in weights.items() if isinstance(value, Tensor)},
+        **{name: value._version for name, value in weights.items()},
         "the modes of its parts": list(modes_of(encoder).values()) if isinstance(encoder, nn.Module) else [],
         "the random state of torch": torch.get_rng_state().tolist(),
         "the random state of Python": random.getstate(),

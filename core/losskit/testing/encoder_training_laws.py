@@ -150,12 +150,12 @@ def encoder_in_a_loss(subject: Subject) -> None:
             require_equal(f"in a loss, {execution!r} beside {PLAIN!r}", expected, got, CLOSE)
         _require_descent(subject, encoder, items, expected)
     for plain, cached in SAME_FORWARDS[:2]:
-        require_equal(
-            f"in a loss in train mode, {cached!r} beside {plain!r}",
-            _trained(subject, encoder, items, plain),
-            _trained(subject, encoder, items, cached),
-            CLOSE,
-        )
+        expected = _trained(subject, encoder, items, plain)
+        try:
+            got = _trained(subject, encoder, items, cached)
+        except LossError:
+            continue  # refused by name, as buffers are that count forwards
+        require_equal(f"in a loss in train mode, {cached!r} beside {plain!r}", expected, got, CLOSE)
 
 
 def _trained(

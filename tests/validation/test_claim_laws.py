@@ -143,6 +143,11 @@ class ReadsTokens(AsksForTokens):
         return super().compute(columns, labels, rows) * tokens.values.where(tokens.mask, 0).double().mean()
 
 
+class CountsTokens(AsksForTokens):
+    def compute(self, columns, labels, rows):
+        return super().compute(columns, labels, rows) * columns[1][rows].parts["input_ids"].mask.sum()
+
+
 class AsksForBackbone(Sound):
     card = Card(formats=PAIRS, encoders=["sparse"], needs=["backbone"])
 
@@ -223,6 +228,7 @@ def test_a_claim_that_does_not_hold_is_found(name):
         ("fixed-dimension", Subject(RemembersOpenly, "regularizer")),
         ("needs", Subject(ReadsLayers)),
         ("needs", Subject(ReadsTokens)),
+        ("needs", Subject(CountsTokens)),
         ("reads", Subject(Guided)),
     ],
     ids=lambda value: value if isinstance(value, str) else getattr(value.make, "__name__", str(value)),

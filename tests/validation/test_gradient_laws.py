@@ -372,6 +372,18 @@ def test_a_loss_that_is_not_finite_has_no_gradient():
     assert (found.status, found.expected) == ("failed", "nan by finite differences")
 
 
+def test_a_loss_that_changes_from_call_to_call_has_no_differences_to_take():
+    class Counts(Regresses):
+        calls = 0
+
+        def compute(self, columns, labels, rows):
+            self.calls += 1
+            return super().compute(columns, labels, rows) * self.calls
+
+    (found,) = check(Subject(Counts), only=["gradient"])
+    assert (found.status, found.message) == ("not_applicable", "the value of the same records is another at each call")
+
+
 def test_the_gradient_leaves_parameters_as_they_were():
     losses = []
 

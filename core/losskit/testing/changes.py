@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ __all__ = [
     "shaken",
     "tuples_of",
     "with_items",
+    "with_other",
     "with_weight",
 ]
 
@@ -100,6 +102,31 @@ def with_items(column: Output, other: Output, items: Sequence[int]) -> Output:
     """The record with some items of another."""
     index = torch.tensor(items)
     return column.map(lambda own, new: own.detach().index_copy(0, index, new.detach().index_select(0, index)), other)
+
+
+def with_other(column: Output, name: str, generator: torch.Generator) -> Output:
+    """The record with other values of its layers, or of a part."""
+    if name == "layers":
+        return replace(column, layers=shaken(Output(None, layers=column.layers), generator).layers)
+    part = column.parts.get(name)
+    if part is None:
+        return column
+    if isinstance(part, Output):
+        new: Any = others(part, generator)
+    elif isinstance(part, Tokens):
+        new = _other_tokens(part, generator)
+    else:
+        new = others(Output(part), generator).embedding
+    return replace(column, parts={**column.parts, name: new})
+
+
+def _other_tokens(tokens: Tokens, generator: torch.Generator) -> Tokens:
+    """Tokens of other places and other rows, of which every second row has one less."""
+    values = tokens.values[:, torch.randperm(tokens.values.shape[1], generator=generator)].roll(1, 0)
+    last = tokens.mask & (tokens.mask.cumsum(1) == tokens.mask.sum(1, keepdim=True))
+    last[::2] = False
+    mask = tokens.mask & ~last
+    return replace(tokens, values=values.where(mask, tokens.fill), mask=mask)
 
 
 def places(column: Output) -> dict[int, list[int]]:

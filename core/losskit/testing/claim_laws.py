@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +12,8 @@ from torch import Tensor
 from ..card import Card
 from ..clock import Clock
 from ..loss import Loss
-from ..output import Output, Tokens
-from .changes import generator_of, objective, others, same, shaken
+from ..output import Output
+from .changes import generator_of, objective, others, same, with_other
 from .compare import Violation, total
 from .law import NotApplicable, law
 from .stage_laws import _prepared, _rows
@@ -191,7 +190,8 @@ def _changes(
     generator = generator_of(subject)
     for trial in _trials(columns, generator):
         changed = [
-            _changed(column, name, generator) if only in (None, index) else column for index, column in enumerate(trial)
+            with_other(column, name, generator) if only in (None, index) else column
+            for index, column in enumerate(trial)
         ]
         if not same(objective(subject, loss, trial, labels), objective(subject, loss, changed, labels)):
             return True
@@ -202,28 +202,6 @@ def _trials(columns: Sequence[Output], generator: torch.Generator) -> Iterator[S
     yield columns
     for _ in range(TRIALS):
         yield [others(column, generator) for column in columns]
-
-
-def _changed(column: Output, name: str, generator: torch.Generator) -> Output:
-    """The record with other values of its layers, or of a part."""
-    if name == "layers":
-        return replace(column, layers=shaken(Output(None, layers=column.layers), generator).layers)
-    part = column.parts.get(name)
-    if part is None:
-        return column
-    if isinstance(part, Output):
-        new: Any = others(part, generator)
-    elif isinstance(part, Tokens):
-        new = _other_tokens(part, generator)
-    else:
-        new = others(Output(part), generator).embedding
-    return replace(column, parts={**column.parts, name: new})
-
-
-def _other_tokens(tokens: Tokens, generator: torch.Generator) -> Tokens:
-    """The same places with the values of other places."""
-    values = tokens.values[:, torch.randperm(tokens.values.shape[1], generator=generator)]
-    return replace(tokens, values=values.roll(1, 0).where(tokens.mask, tokens.values))
 
 
 LAWS = (stochastic, fixed_dimension, needs, reads)

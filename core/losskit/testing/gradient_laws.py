@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .changes import constants, generator_of, named, numbers, objective, owned, shaken
+from .changes import constants, generator_of, named, numbers, objective, owned, same, shaken
 from .compare import Violation
-from .law import law
+from .law import NotApplicable, law
 from .stage_laws import _prepared
 from .subject import Subject
 
@@ -54,6 +54,8 @@ def gradient(subject: Subject) -> None:
     found = value()
     if not found.requires_grad:
         raise Violation("the loss is not connected to its inputs", "a value with a gradient", "a constant")
+    if found.isfinite().all() and not same(found, value()):
+        raise NotApplicable("the value of the same records is another at each call")
     leaves = [tensor for group in groups.values() for tensor in group]
     gradients = iter(torch.autograd.grad(found, leaves, allow_unused=True, materialize_grads=True))
     for name, group in groups.items():

@@ -85,8 +85,11 @@ def encoder_config(subject: Subject) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(subject.seed)
         again = build(written, kind="encoder")
-    if again.get_config_dict() != config:
-        raise Violation("the configuration of the encoder that it builds", config, again.get_config_dict())
+    other = again.get_config_dict() or {}
+    changed = [name for name in {**config, **other} if config.get(name) != other.get(name)]
+    if changed:
+        expected, got = ({name: each.get(name) for name in changed} for each in (config, other))
+        raise Violation("the configuration of the encoder that it builds", expected, got)
     if isinstance(encoder, nn.Module):
         again.load_state_dict(encoder.state_dict())
         again.eval()

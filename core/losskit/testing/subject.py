@@ -65,7 +65,7 @@ class Subject:
     note: str = ""
 
     def __str__(self) -> str:
-        parts = [self.family, *(self.form.inputs if self.form else ())]
+        parts = [] if self.kind == "encoder" else [self.family, *(self.form.inputs if self.form else ())]
         parts += [*(["weights"] if self.weights else []), *([self.note] if self.note else [])]
         return "-".join([*parts, *([f"{self.rows}-rows"] if self.rows != Subject.rows else [])])
 

@@ -27,12 +27,11 @@ LAYERS = 4
 """Of records that have any, in excess of the first."""
 TRIALS = 4
 """Random records; with a margin some may lie where nothing changes the loss."""
-NO_CARD = "it has no card that could claim anything"
 
 
 def _claimed(subject: Subject) -> Card:
     if subject.card is None:
-        raise NotApplicable(NO_CARD)
+        raise NotApplicable("it has no card that could claim anything")
     return subject.card
 
 

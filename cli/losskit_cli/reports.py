@@ -38,12 +38,13 @@ def write_report(report: Report, quiet: bool) -> None:
             cells = [[each.id, str(each.law or ""), _words(each.status), _why(each)] for each in rows]
             write_table(["check", "law", "status", "why"], cells)
     _write_findings([report])
-    write()
-    write_line(_counted([report]))
+    _write_counts([report], quiet)
 
 
 def _write_passed(report: Report) -> None:
     """A paragraph for each level."""
+    if not report.counts["passed"]:
+        return
     write_line(f"{report.target}, level {report.level}, seed {report.seed}: passed (law)", "bold")
     for level in LEVELS:
         passed = [each for each in report.checks if each.status == "passed" and each.level == level]
@@ -55,7 +56,8 @@ def row(report: Report) -> list[str]:
     """A line of the table of several reports."""
     result = "failed" if report.findings else "too few" if report.too_few else "passed"
     target = report.target.removeprefix(f"{report.kind}:")
-    return [report.kind, target, *(str(count or "") for count in report.counts.values()), result]
+    zero = "" if sys.stdout.isatty() else "0"
+    return [report.kind, target, *(str(count or zero) for count in report.counts.values()), result]
 
 
 def write_all(reports: Sequence[Report], quiet: bool) -> None:
@@ -75,8 +77,7 @@ def write_all(reports: Sequence[Report], quiet: bool) -> None:
         write()
         write_table(["target", "check", "status", "why"], noted)
     _write_findings(reports)
-    write()
-    write_line(f"{len(reports)} components: {_counted(reports)}")
+    _write_counts(reports, quiet, f"{len(reports)} components: ")
 
 
 def _write_findings(reports: Sequence[Report]) -> None:
@@ -123,8 +124,11 @@ def _total(reports: Sequence[Report]) -> dict[str, int]:
     return {status: sum(each[status] for each in counts) for status in counts[0]}
 
 
-def _counted(reports: Sequence[Report]) -> str:
-    return ", ".join(f"{count} {_words(status)}" for status, count in _total(reports).items())
+def _write_counts(reports: Sequence[Report], quiet: bool, prefix: str = "") -> None:
+    """The last line, apart from what stands above it."""
+    if not quiet or any(report.findings for report in reports):
+        write()
+    write_line(prefix + ", ".join(f"{count} {_words(status)}" for status, count in _total(reports).items()))
 
 
 def _why(check: Check) -> str:

@@ -17,6 +17,7 @@ import losskit
 from losskit.errors import DataError
 from losskit.output import Output
 from losskit.testing import Subject, ToyEncoder, check, laws, subjects
+from losskit.testing.encoding import ready
 from losskit.testing.tiny import options_for, tiny_folder
 
 IDS = [law.id for law in laws("encoder") if law.id.startswith("encode")]
@@ -592,6 +593,15 @@ def test_every_law_is_tried():
 def test_a_defect_is_found_twice_alike():
     for law, subject in (("encode", made_of(Unsorted)), ("encoder-in-a-loss", made_of(Centred))):
         assert found_by(law, subject) == found_by(law, subject)
+
+
+def test_what_an_encoder_begins_with_follows_the_seed():
+    mlp = losskit.get("encoder", "mlp").load()
+    first, other = (ready(Subject(mlp, kind="encoder", seed=seed)) for seed in (0, 1))
+    torch.rand(1)
+    again, _ = ready(Subject(mlp, kind="encoder"))
+    scores, others, repeated = (each.encode(first[1]).tolist() for each in (first[0], other[0], again))
+    assert scores == repeated != others
 
 
 def test_what_is_allowed_is_no_finding():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,10 +33,16 @@ TEXTS = (
 )
 
 
-def made(subject: Subject) -> Encoder:
-    """The encoder in evaluation mode, the same each time."""
+@contextmanager
+def _seeded(subject: Subject) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(subject.seed)
+        yield
+
+
+def made(subject: Subject) -> Encoder:
+    """The encoder in evaluation mode, the same each time."""
+    with _seeded(subject):
         encoder: Encoder = subject.make()
     if isinstance(encoder, nn.Module):
         encoder.eval()
@@ -58,7 +65,8 @@ def ready(subject: Subject) -> tuple[Encoder, list[Any]]:
     try:
         fit = getattr(encoder, "fit_inputs", None)
         if fit is not None:
-            fit(items)
+            with _seeded(subject):  # what is new with its inputs begins at random
+                fit(items)
         encoder.preprocess(items)
     except LosskitError as refusal:
         if stated is None:

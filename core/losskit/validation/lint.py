@@ -96,12 +96,13 @@ class _Names:
                 self._bound.add(node.name)
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 self._bound.add(node.id)
+            elif isinstance(node, ast.arg):
+                self._bound.add(node.arg)
 
     def dotted(self, node: ast.expr) -> str:
         """The dotted name of an imported thing or of a builtin; nothing for any other expression."""
         if isinstance(node, ast.Name):
-            known = self._imported.get(node.id)
-            return known if known is not None else "" if node.id in self._bound else node.id
+            return "" if node.id in self._bound else self._imported.get(node.id, node.id)
         if isinstance(node, ast.Attribute):
             before = self.dotted(node.value)
             return f"{before}.{node.attr}" if before.partition(".")[0] in self._roots() else ""

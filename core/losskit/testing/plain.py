@@ -218,7 +218,7 @@ def _names_model(annotation: Any) -> bool:
 def _built(cls: type[nn.Module], options: Mapping[str, Any], player: Player) -> nn.Module:
     """A module of a class on a player; arguments that are objects are its own."""
     made: dict[str, Any] = {
-        name: InBatch(player) if name == "loss" else Guide(player.dimension, player)
+        name: InBatch(player) if name == "loss" else Guide(player.get_embedding_dimension(), player)
         for name in filled_in(cls)
         if name not in options
     }

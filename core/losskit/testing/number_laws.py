@@ -1,9 +1,214 @@
-"""Laws of numbers: precision, layouts, dtypes, extreme options, and NaN that must not vanish."""
+"""Laws of numbers: precision, layout, what is no number, options at their ends, and the size of the batch."""
 
 from __future__ import annotations
 
-from .law import Law
+import inspect
+import math
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
-__all__ = ["LAWS"]
+import torch
+from torch import Tensor
 
-LAWS: tuple[Law, ...] = ()
+from ..loss import Loss
+from ..output import Output
+from .compare import Result, Violation, differentiate, require_equal, total
+from .law import NotApplicable, law
+from .stage_laws import _cast, _leaves, _prepared, _require_finite, _rows, _whole
+from .subject import Subject
+
+__all__ = ["batch_size", "extreme_options", "float32", "layout", "nan"]
+
+FLOAT32_TOLERANCE = 1e-3
+"""Between gradients of float32 and float64: 10^4 roundings, as scores of some hundreds in an exponent bring them."""
+MAGNITUDES = (1.0, 30.0)
+"""Factors of records: inner products of the second overflow an exponential in float32 and not yet in float64."""
+SATURATED = 1e-5
+"""Of the usual gradient: what is smaller may be lost where a probability is nearly 1."""
+FACTORS = (1e3, 1e-3, 0.0)
+REPEATS = (4, 16)
+PROPORTIONAL = 0.75
+"""The power of the batch size at which a value counts as growing with it: a mean has 0, its logarithm up to 0.5."""
+
+
+@law(
+    None,
+    "loss",
+    "wrapper",
+    "similarity",
+    "regularizer",
+    "weighting",
+    cause="an exponential or a square that overflows, or a difference of nearly equal numbers",
+)
+def float32(subject: Subject) -> None:
+    """Records in float32 give the gradient of float64 on the same rounded records."""
+    usual = 0.0
+    for factor in MAGNITUDES:
+        loss, columns, labels = _prepared(subject)
+        singles = [_cast(column.map_embedding(partial(torch.mul, other=factor)), torch.float32) for column in columns]
+        expected = _whole(loss, [_cast(column, torch.float64) for column in singles], labels)
+        got = _whole(loss.float(), singles, labels)
+        what = f"float32 beside float64, records times {factor:g}"
+        if expected.value.isfinite() and not got.value.isfinite():
+            raise Violation(f"{what}: the value is not finite", f"{float(expected.value):.6g}", float(got.value))
+        usual = usual or _largest(expected)
+        if not _largest(expected, got) <= SATURATED * usual:
+            require_equal(what, expected, replace(got, value=expected.value), FLOAT32_TOLERANCE)
+
+
+def _largest(expected: Result, got: Result | None = None) -> float:
+    """The largest entry of a gradient, or of how far two gradients are apart."""
+    others = [torch.zeros(())] * len(expected.gradients) if got is None else got.gradients
+    return max(float((a - b).abs().max()) for a, b in zip(expected.gradients, others, strict=True) if a.numel())
+
+
+@law(
+    None,
+    "loss",
+    "wrapper",
+    "similarity",
+    "regularizer",
+    "weighting",
+    cause="view() of what need not be contiguous, or as_strided",
+)
+def layout(subject: Subject) -> None:
+    """How records and labels lie in memory changes nothing."""
+    for name, lay in LAYOUTS.items():
+        loss, columns, labels = _prepared(subject)
+        expected = _whole(loss, columns, labels)
+        leaves = _leaves(columns, loss)
+        laid = [column.map(lay) for column in columns]
+        value = loss.compute(laid, None if labels is None else lay(labels), _rows(laid))
+        require_equal(name, expected, differentiate(value, leaves))
+    loss, columns, labels = _prepared(subject)
+    if labels is not None:
+        expected = _whole(loss, columns, labels[:1].expand_as(labels).clone())
+        require_equal("labels that are one, expanded", expected, _whole(loss, columns, labels[:1].expand_as(labels)))
+
+
+def _across(tensor: Tensor) -> Tensor:
+    return tensor.transpose(0, 1).contiguous().transpose(0, 1) if tensor.ndim > 1 else tensor
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "transposed in memory": _across,
+    "every second place in memory": lambda t: torch.stack([t, t], -1)[..., 0],
+    "behind other rows in memory": lambda t: torch.cat([t, t])[len(t) :],
+}
+
+
+@law(
+    None,
+    "loss",
+    "wrapper",
+    "similarity",
+    "regularizer",
+    "weighting",
+    cause="nan_to_num, or a comparison that is False for NaN and leaves its row out",
+)
+def nan(subject: Subject) -> None:
+    """NaN at a place that the value depends on gives no finite value, or an error."""
+    loss, columns, labels = _prepared(subject)
+    result = _whole(loss, columns, labels)
+    places = iter(result.gradients)
+    for place, column in enumerate(columns):
+        for tensor in column.tensors():
+            if not tensor.requires_grad:
+                continue
+            steepest = next(places).abs().flatten()
+            if steepest.any():
+                spoilt = _spoilt(columns, tensor, int(steepest.argmax()))
+                _require_no_number(f"NaN in column {place}", loss, spoilt, labels)
+
+
+def _spoilt(columns: Sequence[Output], chosen: Tensor, place: int) -> list[Output]:
+    bad = chosen.detach().clone()
+    bad.view(-1)[place] = math.nan
+    return [column.map(lambda t: bad.requires_grad_() if t is chosen else t) for column in columns]
+
+
+def _require_no_number(name: str, loss: Loss, columns: Sequence[Output], labels: Tensor | None) -> None:
+    with suppress(ValueError):  # refused, which is as good
+        value = total(loss.compute(columns, labels, _rows(columns))).detach()
+        if value.isfinite():
+            raise Violation(f"{name}: the value is a number", "NaN or an error", f"{float(value):.6g}")
+
+
+@law(
+    None,
+    "loss",
+    "wrapper",
+    "similarity",
+    "regularizer",
+    "weighting",
+    cause="an exponential of large scores, a division by an option, or a term that is left out where its weight is 0",
+)
+def extreme_options(subject: Subject) -> None:
+    """Options that are numbers, a thousand times as large or as small or 0: finite and connected, or refused."""
+    options = list(_numbers(subject.make))
+    if not options:
+        raise NotApplicable("it has no options that are numbers")
+    for name, usual in options:
+        for value in (usual * factor for factor in FACTORS):
+            changed = replace(subject, make=partial(subject.make, **{name: value}))
+            try:
+                prepared = _prepared(changed)
+            except ValueError:
+                continue  # refused
+            _require_finite(f"{name}={value:g}", *prepared)
+
+
+def _numbers(make: Callable[..., Any]) -> Iterator[tuple[str, float]]:
+    """Options of type float with their values; 1 stands for what is 0 or follows from others."""
+    made = make.func if isinstance(make, partial) else make
+    constructor: Any = made.__init__ if isinstance(made, type) else made  # type: ignore[misc]
+    hints = typing.get_type_hints(constructor)
+    for name, parameter in inspect.signature(make).parameters.items():
+        hint = hints.get(name)
+        if float in (hint, *typing.get_args(hint)) and parameter.kind is not parameter.VAR_KEYWORD:
+            given = parameter.default
+            yield name, float(given) if isinstance(given, int | float) and given else 1.0
+
+
+@law(
+    None,
+    "loss",
+    "wrapper",
+    "regularizer",
+    cause="a sum where a mean is meant, or a mean that is divided by the number of rows once more",
+)
+def batch_size(subject: Subject) -> None:
+    """With each row repeated, the loss does not grow, or fall, in proportion to the batch."""
+    sizes = [subject.rows * times for times in REPEATS]
+    found = [_repeated(subject, times) for times in REPEATS]
+    for at in ([abs(float(each.value)) for each in found], [_sum(each) for each in found]):
+        if not all(at):
+            return
+        power = math.log(at[1] / at[0]) / math.log(sizes[1] / sizes[0])
+        if abs(power) < PROPORTIONAL:
+            return
+    values = [f"{float(result.value):.6g} for {size}" for result, size in zip(found, sizes, strict=True)]
+    raise Violation(
+        f"value and gradient change as the power {power:.2f} of the number of rows",
+        f"a power between -{PROPORTIONAL} and {PROPORTIONAL}",
+        " rows, ".join(values),
+    )
+
+
+def _repeated(subject: Subject, times: int) -> Result:
+    loss = subject.build()
+    batch = subject.batch.take(list(range(subject.rows)) * times)
+    columns = subject.records(loss, batch)
+    loss._draw(False, columns)
+    return _whole(loss, columns, batch.flat_labels)
+
+
+def _sum(result: Result) -> float:
+    return sum(float(gradient.abs().sum()) for gradient in result.gradients)
+
+
+LAWS = (float32, layout, nan, extreme_options, batch_size)

@@ -77,7 +77,8 @@ def average_ranks(labels: Tensor, where: Tensor) -> Tensor:
     >>> average_ranks(torch.tensor([[0.5, 1.0, 0.5]]), torch.tensor([[True, True, True]]))
     tensor([[2.5000, 1.0000, 2.5000]])
     """
-    padded = torch.where(where, labels, float("-inf"))
+    # Of tensors that are not contiguous searchsorted copies, and warns.
+    padded = torch.where(where, labels, float("-inf")).contiguous()
     ascending = padded.sort(dim=-1).values
     # Padding is the lowest; beside labels of minus infinity it is left out of what lies below.
     below = torch.maximum(torch.searchsorted(ascending, padded), (~where).sum(-1, keepdim=True))

@@ -76,7 +76,7 @@ class ADRMSELoss(AveragedLoss):
             Format(inputs=["query", "positive", "negative*"], labels="scores", outputs=1),
         ],
         encoders=["dense", "sparse", "multi-vector", "cross-encoder"],
-        memory="n + tile",
+        memory="n^2 + tile",
         formula="mean over documents of (r_i - 1 - sum_{j != i} sigmoid(alpha (s_j - s_i)))^2 / log2(r_i + 1)",
         citation="""@inproceedings{schlatt2025rankdistillm,
   title = {{Rank-DistiLLM}: Closing the Effectiveness Gap Between Cross-Encoders and {LLMs} for Passage Re-ranking},

@@ -109,6 +109,7 @@ class ContrastiveTensionLoss(TwoTowers):
             "Pairs of a sentence with itself and with others: the data transform contrastive-tension-pairs makes them.",
             "Without labels a pair counts as the same sentence if its tokens are equal.",
         ],
+        deviations={"batch-size": "it is the sum over the pairs of a batch, as it was published"},
     )
     default_similarity: ClassVar[Mapping[str, str]] = {"dense": "dot", "sparse": "dot"}
     compares_rows = False

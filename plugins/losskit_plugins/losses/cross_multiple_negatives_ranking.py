@@ -103,7 +103,8 @@ class CrossMultipleNegativesRankingLoss(ScoreLoss):
         others = (sizes[0] - 1) * (len(sizes) - 1)
         if self.num_negatives is None or self.num_negatives >= others:
             return None
-        return torch.rand(sizes[0], self.num_negatives, generator=generator, dtype=torch.float64)
+        numbers: Tensor = torch.empty(sizes[0], self.num_negatives, dtype=torch.float64, device=generator.device)
+        return numbers.uniform_(generator=generator)
 
     def pairs(
         self, columns: Sequence[Sequence[str]], drawn: Tensor | None = None
@@ -155,6 +156,8 @@ class CrossMultipleNegativesRankingLoss(ScoreLoss):
         if self.drawn is None:
             return []
         documents, count = Output.cat(columns[1:]), columns[0].tuples
-        own = torch.arange(rows.start, rows.stop)[:, None] + count * torch.arange(len(columns) - 1)
+        place = self.drawn.device
+        own = torch.arange(rows.start, rows.stop, device=place)[:, None]
+        own = own + count * torch.arange(len(columns) - 1, device=place)
         places = draw_places(self.drawn[rows], documents.items, own)
         return [documents[place] for place in places.to(columns[0].tensors()[0].device).unbind(1)]

@@ -153,7 +153,7 @@ class LambdaLoss(AveragedLoss):
             Format(inputs=["query", "positive", "negative*"], labels="scores", outputs=1),
         ],
         encoders=["dense", "sparse", "multi-vector", "cross-encoder"],
-        memory="n + tile",
+        memory="n^2 + tile",
         formula="-mean over pairs with y_i > y_j of w_ij log2 sigmoid(sigma (s_i - s_j))",
         citation="""@inproceedings{wang2018lambdaloss,
   title = {The {LambdaLoss} Framework for Ranking Metric Optimization},

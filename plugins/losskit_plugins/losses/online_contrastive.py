@@ -29,7 +29,8 @@ def hard_pairs(distances: Float[Tensor, " rows"], labels: Shaped[Tensor, " rows"
     mean = distances.mean()
     farthest = torch.where(positive.any(), distances.masked_fill(~positive, float("-inf")).amax(), mean)
     nearest = torch.where(positive.all(), mean, distances.masked_fill(positive, float("inf")).amin())
-    return torch.where(positive, distances > nearest, distances < farthest)
+    # Negated, for of NaN every comparison is False, and it must not be left out.
+    return torch.where(positive, distances <= nearest, distances >= farthest).logical_not()
 
 
 def online_contrastive(
@@ -76,6 +77,7 @@ class OnlineContrastiveLoss(Loss):
 }""",
         relations=["contrastive with the pairs of a batch that are hard."],
         requirements=["Positive and negative pairs in every batch: hard is what the other kind makes so."],
+        deviations={"batch-size": "it is the sum over the hard pairs of a batch, as it is known"},
     )
     default_similarity: ClassVar[Mapping[str, str]] = {"dense": "cosine", "sparse": "cosine"}
 

@@ -41,7 +41,7 @@ class RankNetLoss(AveragedLoss):
             Format(inputs=["query", "positive", "negative*"], labels="scores", outputs=1),
         ],
         encoders=["dense", "sparse", "multi-vector", "cross-encoder"],
-        memory="n + tile",
+        memory="n^2 + tile",
         formula="-mean over pairs with y_i > y_j of log2 sigmoid(sigma (s_i - s_j))",
         citation="""@inproceedings{burges2005learning,
   title = {Learning to Rank using Gradient Descent},

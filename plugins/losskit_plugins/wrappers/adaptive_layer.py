@@ -129,7 +129,9 @@ class AdaptiveLayerLoss(Wrapper):
         """Numbers in [0, 1), one per layer to draw, for only the records tell how many layers there are."""
         if self.layers_per_step < 0:
             return None
-        numbers: list[float] = torch.rand(self.layers_per_step, generator=generator, dtype=torch.float64).tolist()
+        numbers: list[float] = torch.rand(
+            self.layers_per_step, generator=generator, dtype=torch.float64, device=generator.device
+        ).tolist()
         return tuple(numbers)
 
     def observe(self, columns: list[Output], labels: Tensor | None) -> tuple[list[Output], Tensor | None]:

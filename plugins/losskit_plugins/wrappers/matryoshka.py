@@ -93,7 +93,7 @@ class MatryoshkaLoss(Wrapper):
         """Which sizes this forward computes, as places in `dims`."""
         if self.dims_per_step < 0 or self.dims_per_step >= len(self.dims):
             return tuple(range(len(self.dims)))
-        chosen = torch.randperm(len(self.dims), generator=generator)[: self.dims_per_step]
+        chosen = torch.randperm(len(self.dims), generator=generator, device=generator.device)[: self.dims_per_step]
         return tuple(sorted(chosen.tolist()))
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:

@@ -96,7 +96,13 @@ class PadsToTheLongest(ToyEncoder):
         return {key: nn.functional.pad(value, (0, missing)) for key, value in features.items()}
 
 
-@pytest.mark.parametrize("cls", [BatchNormed, DropsOutByItself, TrainsItsLastLayer, PadsToTheLongest])
+class Half(ToyEncoder):
+    def __init__(self, *given, **options):
+        super().__init__(*given, **options)
+        self.bfloat16()
+
+
+@pytest.mark.parametrize("cls", [BatchNormed, Half, DropsOutByItself, TrainsItsLastLayer, PadsToTheLongest])
 def test_what_is_unusual_is_no_finding(cls):
     left_out = {"encoder-config"} | ({"encoder-padding"} if cls is PadsToTheLongest else set())
     for each in check(made_of(cls), only=sorted(set(IDS) - {"encoder-config"})):

@@ -17,7 +17,7 @@ from ..protocols import Encoder
 from ..registry import name_of
 from ..spec import target_of
 from ..validation.findings import NotApplicable, Violation
-from .encoding import ready, require_rows, rows_encoded
+from .encoding import at_rest, ready, require_rows, rows_encoded
 from .law import law
 from .subject import Subject
 
@@ -92,7 +92,6 @@ def encoder_config(subject: Subject) -> None:
         raise Violation("the configuration of the encoder that it builds", expected, got)
     if isinstance(encoder, nn.Module):
         again.load_state_dict(encoder.state_dict())
-        again.eval()
     _require_alike("built from its configuration", encoder, again, items)
 
 
@@ -103,7 +102,7 @@ def _require_alike(what: str, encoder: Encoder, again: Encoder, items: list[Any]
         if getattr(again, name) != getattr(encoder, name):
             raise Violation(f"{what}: {name} differs", getattr(encoder, name), getattr(again, name))
     for role in ("query", "document"):
-        expected, got = (rows_encoded(each.encode(items, role=role)) for each in (encoder, again))
+        expected, got = (rows_encoded(each.encode(items, role=role)) for each in (encoder, at_rest(again)))
         require_rows(f"{what}: encode with role={role!r}", expected, got)
 
 

@@ -17,7 +17,19 @@ from ..validation.findings import NotApplicable, Violation
 from .compare import require_close
 from .subject import Subject
 
-__all__ = ["CLOSE", "ROLES", "in_batch", "made", "module_of", "ready", "record", "require_rows", "rows", "rows_encoded"]
+__all__ = [
+    "CLOSE",
+    "ROLES",
+    "at_rest",
+    "in_batch",
+    "made",
+    "module_of",
+    "ready",
+    "record",
+    "require_rows",
+    "rows",
+    "rows_encoded",
+]
 
 ROLES = ("text", "query", "document")
 CLOSE = 1e-4
@@ -41,11 +53,17 @@ def _seeded(subject: Subject) -> Iterator[None]:
 
 
 def made(subject: Subject) -> Encoder:
-    """The encoder in evaluation mode, the same each time."""
+    """The encoder at rest, the same each time."""
     with _seeded(subject):
-        encoder: Encoder = subject.make()
+        return at_rest(subject.make())
+
+
+def at_rest(encoder: Encoder) -> Encoder:
+    """The encoder in evaluation mode, and in float32 where it is in less: that would hide small differences."""
     if isinstance(encoder, nn.Module):
         encoder.eval()
+        if any(each.dtype in (torch.float16, torch.bfloat16) for each in encoder.parameters()):
+            encoder.float()
     return encoder
 
 

@@ -65,10 +65,12 @@ def _expression(subject: Subject) -> tuple[dict[str, Any], Any]:
     required = [each.name for each in inspect.signature(subject.looked_at).parameters.values() if _required(each)]
     named = [name for name in required if name not in given_in_code(subject.kind)]
     try:
-        get("loss" if subject.kind == "wrapper" else subject.kind, reference)
+        spec = get("loss" if subject.kind == "wrapper" else subject.kind, reference)
         stated = loss.get_config_dict() if named else {}
     except NotFoundError:
         raise NotApplicable("a class inside of a function has no name that losskit.build could read") from None
+    if spec.problem is not None:
+        raise NotApplicable(f"losskit.build does not load it: {spec.problem.reason}")
     stated = stated if subject.kind in ("loss", "wrapper") else stated.get(subject.kind, {})
     if not isinstance(stated, Mapping) or not set(named) <= set(stated):
         raise NotApplicable("its configuration does not say all that it needs")

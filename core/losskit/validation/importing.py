@@ -267,6 +267,5 @@ _ACTS = {
         ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.link", "os.truncate"),
         "writes files",
     ),
-    "_thread.start_new_thread": "starts a thread",
 }
 """What is held against a component, by the events of Python's audit."""

@@ -109,7 +109,12 @@ def _mean(results: Sequence[Result]) -> Result:
 )
 def training(subject: Subject) -> None:
     """A few steps of `losskit.Trainer` lower the loss and move what it owns; from a checkpoint they end the same."""
-    _require_trains(subject, subject.build, ours)
+
+    def start() -> tuple[nn.Module, nn.Module]:
+        loss = subject.build()
+        return loss.model, loss
+
+    _require_trains(subject, start, ours)
 
 
 @law(
@@ -133,11 +138,10 @@ def training_sentence_transformers(subject: Subject) -> None:
     make = _plain_maker(subject) if subject.plain else subject.make
     outputs = subject.build().model.outputs
 
-    def start() -> nn.Module:
+    def start() -> tuple[nn.Module, nn.Module]:
         model = tiny_model(subject.family, outputs)
         torch.manual_seed(subject.seed)
-        loss: nn.Module = make(model)
-        return loss
+        return model, make(model)
 
     _require_trains(subject, start, incumbent)
 
@@ -148,30 +152,28 @@ def _plain_maker(subject: Subject) -> Callable[[Any], nn.Module]:
     return make
 
 
-def _require_trains(subject: Subject, start: Callable[[], nn.Module], train: Trainer) -> None:
+def _require_trains(subject: Subject, start: Callable[[], tuple[nn.Module, nn.Module]], train: Trainer) -> None:
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder, quiet():
-        whole = train(start(), subject, Path(folder) / "whole", None)
+        whole = train(*start(), subject, Path(folder) / "whole", None)
         _require_learnt(whole)
-        if not isinstance(whole.loss, Loss) and _owned(whole.loss):
+        if not isinstance(whole.loss, Loss) and _owned(whole):
             return  # what plain modules own is in no checkpoint of trainers that do not know of it
-        resumed = train(start(), subject, Path(folder) / "resumed", Path(folder) / "whole" / f"checkpoint-{SAVED}")
+        resumed = train(*start(), subject, Path(folder) / "resumed", Path(folder) / "whole" / f"checkpoint-{SAVED}")
         _require_resumed(whole.loss, resumed.loss)
 
 
 def _require_learnt(found: Training) -> None:
     parameters = {name for name, each in found.loss.named_parameters() if each.requires_grad}
-    owned = set(_owned(found.loss))
+    owned = _owned(found)
     if not found.moved & (parameters - owned):
         raise Violation(f"{STEPS} steps leave the model as it was", "parameters that move", "none")
     still = sorted(owned & parameters - found.moved)
     if still:
-        raise Violation(
-            f"{STEPS} steps leave {still[0]}, which the loss owns, as it was", "a parameter that moves", still
-        )
+        what = f"{STEPS} steps leave {still[0]}, which the loss owns, as it was"
+        raise Violation(what, "a parameter that moves", f"{len(still)} that do not")
     if found.before and not found.after < found.before:
-        raise Violation(
-            f"{STEPS} steps do not lower the loss of their batch", f"below {found.before:.6g}", f"{found.after:.6g}"
-        )
+        what = f"{STEPS} steps do not lower the loss of their batch"
+        raise Violation(what, f"below {found.before:.6g}", f"{found.after:.6g}")
 
 
 def _require_resumed(whole: nn.Module, resumed: nn.Module) -> None:
@@ -182,10 +184,11 @@ def _require_resumed(whole: nn.Module, resumed: nn.Module) -> None:
             require_close(f"{message}, in {name}", value, found[name], RESUMED)
 
 
-def _owned(loss: nn.Module) -> list[str]:
+def _owned(found: Training) -> set[str]:
     """The names of parameters that belong to no encoder."""
-    encoders = {"model"} | {name for part in loss.modules() if isinstance(part, Loss) for name in part.towers}
-    return [name for name, _ in loss.named_parameters() if not encoders & set(name.split("."))]
+    towers = [tower for part in found.loss.modules() if isinstance(part, Loss) for tower in part.towers.values()]
+    encoders = {id(each) for encoder in (found.model, *towers) for each in encoder.parameters()}
+    return {name for name, each in found.loss.named_parameters() if id(each) not in encoders}
 
 
 LAWS: tuple[Law, ...] = (processes, training, training_sentence_transformers)

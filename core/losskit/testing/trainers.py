@@ -42,20 +42,22 @@ class Training:
     """What came of a training.
 
     Args:
+        model: the encoder as it is afterwards.
         loss: as it is afterwards.
         before: the loss of the batch in evaluation with the parameters of before, and the state of afterwards.
         after: with the parameters of afterwards.
         moved: names of parameters that changed.
     """
 
+    model: nn.Module
     loss: nn.Module
     before: float
     after: float
     moved: frozenset[str]
 
 
-Trainer = Callable[[Any, Subject, Path, "Path | None"], Training]
-"""Trains a loss on the batch of a subject in a folder, from a checkpoint if one is given."""
+Trainer = Callable[[nn.Module, Any, Subject, Path, "Path | None"], Training]
+"""Trains a model by a loss on the batch of a subject, in a folder and from a checkpoint if one is given."""
 
 
 def rows_of(batch: Batch) -> list[dict[str, Any]]:
@@ -76,7 +78,7 @@ def rows_of(batch: Batch) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def ours(loss: Loss, subject: Subject, folder: Path, checkpoint: Path | None = None) -> Training:
+def ours(model: nn.Module, loss: Loss, subject: Subject, folder: Path, checkpoint: Path | None) -> Training:
     """Train by `losskit.Trainer`."""
     from transformers import TrainingArguments
 
@@ -90,15 +92,15 @@ def ours(loss: Loss, subject: Subject, folder: Path, checkpoint: Path | None = N
 
     rows = [{"row": row} for row in range(batch.rows)]
     args = TrainingArguments(str(folder), per_device_train_batch_size=len(rows), seed=subject.seed, **ARGUMENTS)
-    trainer = LosskitTrainer(None, loss, rows, args, collate, batch_sampler="random")
+    trainer = LosskitTrainer(model, loss, rows, args, collate, batch_sampler="random")
 
     def value() -> Tensor:
         return total(loss(batch.features(loss), batch.flat_labels))
 
-    return _trained(trainer, loss, value, checkpoint)
+    return _trained(trainer, model, loss, value, checkpoint)
 
 
-def incumbent(loss: Loss | nn.Module, subject: Subject, folder: Path, checkpoint: Path | None = None) -> Training:
+def incumbent(model: nn.Module, loss: nn.Module, subject: Subject, folder: Path, checkpoint: Path | None) -> Training:
     """Train by the trainer of sentence-transformers for the loss's model."""
     from datasets import Dataset
 
@@ -111,7 +113,7 @@ def incumbent(loss: Loss | nn.Module, subject: Subject, folder: Path, checkpoint
         str(folder), per_device_train_batch_size=len(rows), seed=subject.seed, **ARGUMENTS
     )
     trainer = getattr(family, f"{name}Trainer")(
-        model=loss.get_submodule("model"),
+        model=model,
         loss=loss,
         args=args,
         train_dataset=Dataset.from_list(rows),
@@ -122,10 +124,12 @@ def incumbent(loss: Loss | nn.Module, subject: Subject, folder: Path, checkpoint
         features, labels = trainer.collect_features(trainer.data_collator(rows))
         return total(loss(features, labels))
 
-    return _trained(trainer, loss, value, checkpoint)
+    return _trained(trainer, model, loss, value, checkpoint)
 
 
-def _trained(trainer: Any, loss: nn.Module, value: Callable[[], Tensor], checkpoint: Path | None) -> Training:
+def _trained(
+    trainer: Any, model: nn.Module, loss: nn.Module, value: Callable[[], Tensor], checkpoint: Path | None
+) -> Training:
     """Run a trainer, whose steps must leave the model in training.
 
     Raises:
@@ -135,9 +139,7 @@ def _trained(trainer: Any, loss: nn.Module, value: Callable[[], Tensor], checkpo
 
     class Watch(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            still = [
-                name or "itself" for name, part in loss.get_submodule("model").named_modules() if not part.training
-            ]
+            still = [name or "itself" for name, part in model.named_modules() if not part.training]
             if still:
                 message = f"step {state.global_step} leaves the model in evaluation"
                 raise Violation(message, "all modules in training", still[0])
@@ -147,16 +149,15 @@ def _trained(trainer: Any, loss: nn.Module, value: Callable[[], Tensor], checkpo
     started = _parameters(loss)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     now = _parameters(loss)
-    after = _evaluated(loss, value)
+    after = _evaluated(model, value)
     _set_parameters(loss, started)
-    before = _evaluated(loss, value)
+    before = _evaluated(model, value)
     _set_parameters(loss, now)
     moved = frozenset(name for name, was in started.items() if not torch.equal(was, now[name]))
-    return Training(loss, before, after, moved)
+    return Training(model, loss, before, after, moved)
 
 
-def _evaluated(loss: nn.Module, value: Callable[[], Tensor]) -> float:
-    model = loss.get_submodule("model")
+def _evaluated(model: nn.Module, value: Callable[[], Tensor]) -> float:
     model.eval()
     try:
         with torch.no_grad():

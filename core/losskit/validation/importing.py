@@ -18,6 +18,7 @@ from ..card import Card
 from ..errors import brief
 from ..source import Sources, UnreadableError
 from ..spec import Spec, load_target
+from .acts import watching
 from .findings import Violation, concluded
 from .process_state import difference, process_state
 from .report import Check
@@ -46,7 +47,7 @@ def import_check(spec: Spec) -> Check:
 
 def _observed(spec: Spec, own: _Own) -> Iterator[Violation]:
     before = process_state()
-    with _written() as written, _watching(own) as acts:
+    with _written() as written, watching(own.place) as acts:
         value: Any = None
         error: BaseException | None = None
         try:
@@ -212,60 +213,3 @@ def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # there may be none, or a closed one
             stream.flush()
-
-
-# Acts, which Python announces to hooks
-
-_Acts = list[tuple[str, str, int]]
-_watches: list[tuple[_Own, _Acts]] = []
-"""Those in progress: a hook cannot be taken away again."""
-
-
-@contextmanager
-def _watching(own: _Own) -> Iterator[_Acts]:
-    """What a component's code does meanwhile that importing should not do, and where."""
-    if not _hooked:
-        sys.addaudithook(_hook)
-        _hooked.append(True)
-    acts: _Acts = []
-    _watches.append((own, acts))
-    try:
-        yield acts
-    finally:
-        _watches.pop()
-
-
-_hooked: list[bool] = []
-
-
-def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    if not _watches or event not in _ACTS or (event == "open" and not _writes(*arguments)):
-        return
-    own, acts = _watches[-1]
-    place = own.place(sys._getframe(1))
-    if place is not None:
-        acts.append((_ACTS[event], *place))
-
-
-def _writes(path: object, mode: str | None, flags: int) -> bool:
-    """Whether a file is opened for writing; a number is a file that is open."""
-    if isinstance(path, int) or path == os.devnull:
-        return False
-    if mode is None:
-        return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-    return bool(set(mode) & set("wax+"))
-
-
-_ACTS = {
-    **dict.fromkeys(
-        ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname"), "reaches for the network"
-    ),
-    **dict.fromkeys(
-        ("subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec"), "starts a process"
-    ),
-    **dict.fromkeys(
-        ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.link", "os.truncate"),
-        "writes files",
-    ),
-}
-"""What is held against a component, by the events of Python's audit."""

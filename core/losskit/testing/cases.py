@@ -63,9 +63,9 @@ class Made:
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def __call__(self, model: Any = None) -> Any:
-        """The component; a loss on a model."""
-        return build({"name": self.reference, **self.options}, model, kind=self.kind)
+    def __call__(self, model: Any = None, **options: Any) -> Any:
+        """The component, with further options; a loss on a model."""
+        return build({"name": self.reference, **self.options, **options}, model, kind=self.kind)
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,19 @@ def direction(subject: Subject) -> None:
     if not any(best < worst for best, worst in found):
         message = "the loss is no lower for records that are as the labels say, or the format, than for the opposite"
         raise Violation(message, f"less than {found[0][1]:.6g}", f"{found[0][0]:.6g}")
+    if form.labels != "binary" or labels is None:
+        return
+    for label in (0, 1):
+        mixed = [_where(labels.eq(label), *each) for each in zip(wrong, right, strict=True)]
+        found = [(value(right, length), value(mixed, length)) for length in LENGTHS]
+        if not any(best <= worst for best, worst in found):
+            message = f"the loss is lower if the records of pairs with label {label} are wrong than if none are"
+            raise Violation(message, f"at most {found[0][1]:.6g}", f"{found[0][0]:.6g}")
+
+
+def _where(rows: Tensor, wrong: Tensor, right: Tensor) -> Tensor:
+    """The wrong vectors, or scores, in some rows and the right ones in the others."""
+    return wrong.where(rows.view(-1, *[1] * (wrong.ndim - 1)), right)
 
 
 def _made(column: Output, vectors: Tensor, truth: Tensor, frozen: set[str]) -> Output:

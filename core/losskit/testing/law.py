@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+
+import numpy as np
+import torch
 
 from ..errors import brief
 from ..validation.findings import NotApplicable, Skipped, Violation
@@ -52,7 +57,8 @@ class Law:
         if self.plain and subject.plain:
             return replace(check, status="not_applicable", message=self.plain)
         try:
-            self.verify(subject)
+            with _set_back(subject.seed):
+                self.verify(subject)
         except NotApplicable as reason:
             return replace(check, status="not_applicable", message=str(reason))
         except Skipped as reason:
@@ -81,6 +87,22 @@ class Law:
             line=line,
             subject=str(subject),
         )
+
+
+@contextmanager
+def _set_back(seed: int) -> Iterator[None]:
+    """Random numbers begin anew; what a component does to generators and the default dtype ends with the law."""
+    before = random.getstate(), np.random.get_state(), torch.get_default_dtype()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_default_dtype(before[2])
 
 
 def _line_in(file: str | None, trace: TracebackType | None) -> int | None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import inspect
 import math
-import typing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..building import annotation_of, members
 from ..loss import Loss
 from ..output import Output
 from .compare import Result, Violation, differentiate, require_equal, total
@@ -149,7 +148,7 @@ def _require_no_number(name: str, loss: Loss, columns: Sequence[Output], labels:
 )
 def extreme_options(subject: Subject) -> None:
     """Options that are numbers, a thousand times as large or as small or 0: finite and connected, or refused."""
-    options = list(_numbers(subject.make))
+    options = list(_numbers(subject))
     if not options:
         raise NotApplicable("it has no options that are numbers")
     for name, usual in options:
@@ -162,16 +161,15 @@ def extreme_options(subject: Subject) -> None:
             _require_finite(f"{name}={value:g}", *prepared)
 
 
-def _numbers(make: Callable[..., Any]) -> Iterator[tuple[str, float]]:
+def _numbers(subject: Subject) -> Iterator[tuple[str, float]]:
     """Options of type float with their values; 1 stands for what is 0 or follows from others."""
-    made = make.func if isinstance(make, partial) else make
-    constructor: Any = made.__init__ if isinstance(made, type) else made  # type: ignore[misc]
-    hints = typing.get_type_hints(constructor)
-    for name, parameter in inspect.signature(make).parameters.items():
-        hint = hints.get(name)
-        if float in (hint, *typing.get_args(hint)) and parameter.kind is not parameter.VAR_KEYWORD:
-            given = parameter.default
-            yield name, float(given) if isinstance(given, int | float) and given else 1.0
+    taken = inspect.signature(subject.make).parameters
+    free = any(each.kind is each.VAR_KEYWORD for each in taken.values())
+    given = {**getattr(subject.make, "options", {}), **{name: each.default for name, each in taken.items()}}
+    for name, parameter in inspect.signature(subject.looked_at).parameters.items():
+        if float in members(annotation_of(subject.looked_at, parameter)) and (free or name in taken):
+            usual = given.get(name, parameter.default)
+            yield name, float(usual) if isinstance(usual, int | float) and usual else 1.0
 
 
 @law(

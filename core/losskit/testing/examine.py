@@ -101,6 +101,8 @@ def law_checks(
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's component may raise anything
         yield from [_unbuilt(target, brief(error), "a component", type(error).__name__)] if first else []
         return
+    if level in ("full", "gpu"):  # what takes seconds is done once for each family
+        subjects = list({each.family: each for each in reversed(subjects)}.values())[::-1]
     kind, deviations = subjects[0].kind, dict(getattr(subjects[0].card, "deviations", {}))
     further: list[Law] = []
     if level == "numeric" and HOOKS not in done:

@@ -29,6 +29,8 @@ TIME_LIMIT = 60.0
 """Seconds that one check may take."""
 START = 600.0
 """Seconds that a worker may take to import torch."""
+PATIENCE = {"full": 5, "gpu": 5}
+"""How many such limits a check of a level may take that starts processes and trainers."""
 PER_LEVEL = 10
 """How many such limits a level may take in all."""
 RESTARTS = 3
@@ -59,7 +61,8 @@ def validate(
             "full" (compilation, two processes, trainers) or "gpu"; includes those before it.
         only: ids of checks; none: all.
         seed: of encoders and data.
-        time_limit: seconds that one check may take; a level ten times as long.
+        time_limit: seconds that one check may take, five times as long above the level "numeric"; a level ten times
+            that.
         on_check: called with the id of each check that begins.
         given: further arguments of `resolve`: kind, options, inputs, labels, encoder.
 
@@ -228,7 +231,8 @@ def _level(server: _Server, job: Job, time_limit: float) -> Iterator[str | Check
     done: set[str] = set()
     for _ in range(RESTARTS + 1):
         now = "import"
-        for told in server.run(replace(job, done=frozenset(done)), time_limit):
+        patience = PATIENCE.get(job.level, 1) * time_limit
+        for told in server.run(replace(job, done=frozenset(done)), patience):
             if "start" in told:
                 now = told["start"]
                 yield now

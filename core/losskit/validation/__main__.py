@@ -39,6 +39,8 @@ TAIL = 2_000
 """How much of what a job wrote is told."""
 POLL_MS = 10
 """How often it is looked whether a job has ended."""
+THREADS = 1
+"""Of torch: toys are too small for more, which would wait for each other, and add up in another order elsewhere."""
 
 
 def main() -> None:
@@ -54,7 +56,11 @@ def main() -> None:
         except EOFError:
             return
         if job.level != "static":
-            import losskit.testing.examine  # noqa: F401 - so that each process need not import torch again
+            import torch
+
+            import losskit.testing.examine  # noqa: F401 - so that each process need not import it again
+
+            torch.set_num_threads(THREADS)
         with tempfile.TemporaryFile() as said:
             _serve(job, results, said)
 

@@ -32,7 +32,7 @@ def test_a_builtin_has_no_findings(target):
     report = examine(target)
     assert not report.findings, "\n".join(f"{each.id}: {each.told()}" for each in report.findings)
     assert not report.too_few
-    assert report.counts["skipped"] == 0
+    assert {each.id for each in report.checks if each.status == "skipped"} <= {"import"}, "imported here before"
 
 
 def test_all_builtins_are_looked_at():

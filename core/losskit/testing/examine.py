@@ -87,7 +87,8 @@ def law_checks(
     first = level == "interface"
     if first and "import" not in done and (not only or "import" in only):
         yield "import"
-        imported = import_check(target.spec)
+        declared = target.spec.card.deviations if target.spec.card is not None else {}
+        imported = merged([import_check(target.spec)], declared)
         yield imported
         first = imported.fine  # what does not import is not said twice
     yield "constructor"

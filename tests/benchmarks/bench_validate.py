@@ -1,8 +1,8 @@
 """How long a default validation of each built-in component takes, after its import.
 
-In this process, on one thread as the command does it: all checks up to the level numeric, on all encoders and formats of
-the component. The first of each kind is validated once before, so that what torch and the encoders load once is not
-counted.
+In this process, on one thread as the command does it: all checks up to the level numeric, on all encoders and formats
+of the component. The first of each kind is validated once before, so that what torch and the encoders load once is
+not counted.
 
     python tests/benchmarks/bench_validate.py [--kinds loss wrapper] [--names cosent] [--budget 20]
     python tests/benchmarks/bench_validate.py --out docs/measurements/validate.json

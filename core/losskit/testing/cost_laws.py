@@ -37,6 +37,8 @@ TILE_BYTES = 64 * 2**10
 MARGIN = 0.35
 """How far a power that is measured may be above that declared: smaller terms still count at these sizes."""
 OVERSTATED = 0.5
+LINEAR = 1
+"""The power allowed to the number of operations that are at least as many as pairs."""
 UNDECLARED = 2
 """The power allowed to what no card speaks of, and to work: all pairs."""
 GROWING = ("B", "D", "n")
@@ -60,11 +62,16 @@ def growth(subject: Subject) -> None:
             continue
         measured = True
         least, most = (UNDECLARED, UNDECLARED) if card is None else _declared(card.memory, axis)
+        if axis == "B" and subject.kind == "loss" and getattr(subject.build().scorer, "pooled", False):
+            most = max(most, 2)  # whose similarity looks at all pairs has its cost
         _require_bounded("work", axis, found, max(UNDECLARED, most), "all pairs")
+        _require_few_calls(axis, found)
         if axis == "B" and card is not None and "tile" in card.memory and _power(found, "memory") > most + MARGIN:
             found += _grown(subject, axis, (4 * found[-1].size,))  # its tile may be larger than those of losskit.math
         _require_bounded("memory", axis, found, most, "no card" if card is None else f"{card.memory!r}")
-        if card is not None and least > 1:
+        if card is not None and least > 1 and len(found) > 2 and subject.family != "multi-vector":  # tokens weigh more
+            if _last_power(found) < least - OVERSTATED:
+                found += _grown(subject, axis, (4 * found[-1].size,))  # so far other terms may be larger
             _require_needed(axis, found, least, card.memory)
     if not measured:
         raise NotApplicable("it has no size that could grow")
@@ -78,11 +85,13 @@ class _Cost:
         size: of what grows.
         memory: the peak, in bytes, beyond what was there before.
         work: numbers gone through.
+        calls: operations, however large.
     """
 
     size: int
     memory: int
     work: int
+    calls: int
 
 
 def _grown(subject: Subject, axis: str, sizes: Sequence[int] = ()) -> list[_Cost]:
@@ -93,10 +102,20 @@ def _grown(subject: Subject, axis: str, sizes: Sequence[int] = ()) -> list[_Cost
             return []
         with _small_tiles(), Meter() as meter:
             run()
-        found.append(_Cost(size, meter.peak, meter.work))
+        found.append(_Cost(size, meter.peak, meter.work, meter.calls))
         if meter.peak > ENOUGH_BYTES or meter.calls > ENOUGH_CALLS:
             break
     return found
+
+
+def _require_few_calls(axis: str, found: Sequence[_Cost]) -> None:
+    """Raise if each further pair takes an operation of its own."""
+    a, b = found[-2:]
+    pairs, calls = b.size**2 - a.size**2, b.calls - a.calls
+    if calls >= pairs and _power(found, "calls") > LINEAR + MARGIN:
+        message = f"each pair of {axis} takes operations of its own, as in a loop of Python over pairs"
+        got = f"{b.calls} operations at {axis} = {b.size}, {a.calls} at {a.size}"
+        raise Violation(message, f"fewer than {pairs} more", got)
 
 
 def _require_bounded(what: str, axis: str, found: Sequence[_Cost], most: int, declared: str) -> None:
@@ -111,15 +130,19 @@ def _require_bounded(what: str, axis: str, found: Sequence[_Cost], most: int, de
 
 
 def _require_needed(axis: str, found: Sequence[_Cost], least: int, declared: str) -> None:
-    """The last two differences, for what does not grow would lower the power."""
-    a, b, c = (cost.memory for cost in found[-3:])
-    power = math.log(max(c - b, 1) / max(b - a, 1), found[-1].size / found[-2].size)
+    power = _last_power(found)
     if power < least - OVERSTATED:
         raise Violation(
             f"memory grows more slowly with {axis} than the card says",
             f"{declared!r}, here a power of {least} of {axis}",
             f"a power of {power:.2f}",
         )
+
+
+def _last_power(found: Sequence[_Cost]) -> float:
+    """By the last two differences, for what does not grow would lower the power."""
+    a, b, c = (cost.memory for cost in found[-3:])
+    return math.log(max(c - b, 1) / max(b - a, 1), found[-1].size / found[-2].size)
 
 
 def _power(found: Sequence[_Cost], what: str) -> float:

@@ -131,7 +131,7 @@ class DrawsOnTheDefaultDevice(Sound):
 @pytest.mark.parametrize(
     ("make", "law", "words"),
     [
-        (Averages, "repeatable", "a second call: the value differs"),
+        (Averages, "repeatable", "the value differs"),
         (Remembers, "repeatable", "a second call: the value differs"),
         (SharesAList, "instances", "the value differs"),
         (SharesAParameter, "instances", "two objects own the same tensors"),

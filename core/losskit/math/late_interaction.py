@@ -129,7 +129,9 @@ class _Matrix(torch.autograd.Function):
             highest, place, limit = _matches(a[rows], b, penalties, top_k if limited else None, wanted)
             count = None if counted is None else counted[rows]
             if limit is not None:
-                count = highest >= limit if count is None else (highest >= limit) & count
+                # Negated, for of NaN every comparison is False, and it must not be left out.
+                retrieved = (highest < limit).logical_not_()
+                count = retrieved if count is None else retrieved & count
             scores[rows] = (highest if count is None else highest.masked_fill(~count, 0.0)).sum(1)
             if counts is not None:
                 counts[rows] = length if count is None else count.sum(1)

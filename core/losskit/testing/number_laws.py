@@ -24,6 +24,8 @@ __all__ = ["batch_size", "extreme_options", "float32", "layout", "nan"]
 
 FLOAT32_TOLERANCE = 1e-3
 """Between gradients of float32 and float64: 10^4 roundings, as scores of some hundreds in an exponent bring them."""
+SEEDS = 3
+"""How often it must fail: rounding may turn a choice between nearly equal numbers, but not each time."""
 MAGNITUDES = (1.0, 30.0)
 """Factors of records: inner products of the second overflow an exponential in float32 and not yet in float64."""
 SATURATED = 1e-5
@@ -45,6 +47,17 @@ PROPORTIONAL = 0.75
 )
 def float32(subject: Subject) -> None:
     """Records in float32 give the gradient of float64 on the same rounded records."""
+    for seed in range(subject.seed, subject.seed + SEEDS):
+        try:
+            _require_like_float64(replace(subject, seed=seed))
+        except Violation:
+            if seed == subject.seed + SEEDS - 1:
+                raise
+        else:
+            return
+
+
+def _require_like_float64(subject: Subject) -> None:
     usual = 0.0
     for factor in MAGNITUDES:
         loss, columns, labels = _prepared(subject)
@@ -86,7 +99,9 @@ def layout(subject: Subject) -> None:
     loss, columns, labels = _prepared(subject)
     if labels is not None:
         expected = _whole(loss, columns, labels[:1].expand_as(labels).clone())
-        require_equal("labels that are one, expanded", expected, _whole(loss, columns, labels[:1].expand_as(labels)))
+        got = _whole(loss, columns, labels[:1].expand_as(labels))
+        if expected.value.isfinite():  # else another law says what is wrong
+            require_equal("labels that are one, expanded", expected, got)
 
 
 def _across(tensor: Tensor) -> Tensor:
@@ -181,6 +196,8 @@ def _numbers(subject: Subject) -> Iterator[tuple[str, float]]:
 )
 def batch_size(subject: Subject) -> None:
     """With each row repeated, the loss does not grow, or fall, in proportion to the batch."""
+    if any(getattr(part, "reduction", None) == "sum" for _, part in subject.build().tree()):
+        raise NotApplicable("its option reduction asks for the sum")
     sizes = [subject.rows * times for times in REPEATS]
     found = [_repeated(subject, times) for times in REPEATS]
     for at in ([abs(float(each.value)) for each in found], [_sum(each) for each in found]):

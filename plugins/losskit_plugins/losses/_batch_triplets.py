@@ -21,7 +21,8 @@ class Classes:
     """
 
     def __init__(self, labels: Tensor, rows: slice) -> None:
-        self.labels = labels.reshape(-1).long()
+        # Of tensors that are not contiguous searchsorted copies, and warns.
+        self.labels = labels.reshape(-1).long().contiguous()
         self.rows = rows
         ordered, self.order = self.labels.sort()
         self.first = torch.searchsorted(ordered, self.labels)

@@ -64,7 +64,7 @@ class CrossMultipleNegativesRankingLoss(ScoreLoss):
         formats=[Format(inputs=["anchor", "positive", "negative*"], labels="none", outputs=1)],
         encoders=["dense", "sparse", "multi-vector", "cross-encoder"],
         stochastic=True,
-        memory="n",
+        memory="n or B^2 n",
         formula="mean over i of log sum over its documents j of exp(scale a(s_ij)) - scale a(s_i,positive)",
         citation="""@misc{henderson2017efficient,
   title = {Efficient Natural Language Response Suggestion for Smart Reply},

@@ -13,7 +13,15 @@ from .card import Format, split_input
 from .errors import LossError, brief
 from .output import Output
 
-__all__ = ["check_batch", "check_lists", "check_values", "flat_labels", "require_texts", "signature"]
+__all__ = [
+    "check_batch",
+    "check_lists",
+    "check_values",
+    "flat_labels",
+    "one_per_row",
+    "require_texts",
+    "signature",
+]
 
 
 def signature(columns: Sequence[Output], labels: Tensor | None) -> tuple[Any, ...]:
@@ -102,6 +110,15 @@ def check_batch(
                 fix="drop the columns it does not use, or choose a loss for this data",
             )
     _check_labels(name, fitting, columns, labels)
+
+
+def one_per_row(formats: Sequence[Format], columns: Sequence[Output], labels: Tensor) -> Tensor:
+    """Labels of shape [n, 1] as [n] where each row has one number, against which they would broadcast to [n, n]."""
+    fitting = [item for item in formats if _fits(item, len(columns))] or formats  # pairs are one column of scores
+    return labels.squeeze(1) if {item.labels for item in fitting} <= _ONE_PER_ROW else labels
+
+
+_ONE_PER_ROW = {"binary", "class", "score"}
 
 
 def check_lists(name: str, formats: Sequence[Format], listed: Sequence[str], columns: Sequence[Output]) -> None:

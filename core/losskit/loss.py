@@ -17,7 +17,7 @@ from . import registry
 from .adapt import view
 from .batch import is_raw, preprocess, query_document_pairs
 from .card import Card, Format
-from .check import check_batch, check_lists, check_values, flat_labels, require_texts, signature
+from .check import check_batch, check_lists, check_values, flat_labels, one_per_row, require_texts, signature
 from .clock import Clock, Moment
 from .errors import LossError, LosskitError
 from .execution import Direct, Execution, encode, gather, world_size
@@ -579,6 +579,8 @@ class Loss(nn.Module):
         """From records to the loss: gathering, draws, memory, and the rows in slices."""
         training, alone = self._trains(), world_size() == 1
         self._check(columns, labels)
+        if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
+            labels = one_per_row(self.formats, columns, labels)
         own = columns[0].tuples
         rows, others = slice(0, own), None
         if not alone and self.execution.gather:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import losskit
-from losskit import Format, LossError, Output
+from losskit import Card, Format, Loss, LossError, Output
 from losskit.check import check_batch, check_lists, check_values
 from losskit.testing.batches import random_batch
 from losskit.testing.toys import ToyEncoder
@@ -92,3 +92,21 @@ class TestValues:
         for kind in ("score", "margins"):
             with pytest.raises(LossError, match="labels for Loss: expected numbers, got infinity"):
                 self.values(kind, 0.5, -float("inf"))
+
+
+def test_labels_of_one_column_are_one_per_row():
+    """Else [n] against [n, 1] broadcasts to [n, n], in silence."""
+
+    class Regresses(Loss):
+        card = Card(formats=[Format(["text", "text"], labels="score")], encoders=["dense"])
+
+        def compute(self, columns, labels, rows):
+            return (self.pairwise(columns[0][rows], columns[1][rows]) - labels[rows]).square().mean()
+
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(4, 3, generator=generator) for _ in range(2))
+    labels = torch.tensor([0.0, 1.0, 0.5, 0.2])
+    loss = Regresses()
+    expected = (torch.cosine_similarity(a, b) - labels).square().mean()
+    for given in (labels, labels[:, None]):
+        torch.testing.assert_close(loss.compute_loss_from_embeddings([a, b], given), expected)

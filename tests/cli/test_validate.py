@@ -115,6 +115,13 @@ def test_all_means_every_component_or_those_of_a_kind(call, gives) -> None:
     assert (settings["level"], settings["jobs"], others["jobs"]) == ("static", 3, None)
 
 
+def test_where_nothing_matches_the_exit_code_is_4(call, gives) -> None:
+    asked = gives(report())
+    names = ",".join(f"losskit/{name}" for name in WEIGHTINGS)
+    assert call("--all", "--kind", "weighting", "--block", names) == (4, "", "nothing matched\n")
+    assert not asked
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -133,7 +140,8 @@ def test_all_means_every_component_or_those_of_a_kind(call, gives) -> None:
         (["cosent", "--select", "gradeint"], "--select: expected ids of checks, got 'gradeint'. Fix: did you mean '"),
         (["cosent", "--labels", "scroe", "--inputs", "text"], "--labels: expected one of none, "),
         (["cosent", "--labels", "score"], "--labels: expected --inputs beside it"),
-        (["cosent", "--encoder", "dens"], "--encoder: expected one of dense, "),
+        (["cosent", "--encoder", "dens"], "--encoder: expected one of dense, sparse, multi-vector, got 'dens'. Fix"),
+        (["cosent", "--encoder", "cross-encoder"], "--encoder: expected one of dense, sparse, multi-vector, got "),
         (["cosent", "--kind", "similarity"], "no similarity is named 'cosent'"),
         (["cosent", "--junit", "missing/folder/report.xml"], "--junit missing/folder/report.xml: expected a file in a"),
         (["cosent", "--junit", "."], "--junit .: expected a file in a folder that can be written"),
@@ -490,11 +498,15 @@ WEIGHTINGS = ("lambda-rank", "ndcg-loss1", "ndcg-loss2", "ndcg-loss2pp", "no-wei
 def test_a_crash_and_a_hang_are_findings_and_the_command_goes_on(call, home, monkeypatch) -> None:
     (home / "work" / "crash.py").write_text("import os\nos.abort()\nclass Mine: ...\n")
     (home / "work" / "hang.py").write_text("import time\ntime.sleep(600)\nclass Mine: ...\n")
-    monkeypatch.setattr(command, "validate_one", validate_for_real)
+    begun: list[str] = []
+    monkeypatch.setattr(
+        command, "validate_one", lambda target, **given: validate_for_real(target, **given | {"on_check": begun.append})
+    )
     code, out, _ = call("crash.py:Mine", "--level", "interface")
     assert code == 1
     assert "\nimport\t\tfailed\tcrash.py:3\n" in out
     assert "  found        it ended Python by SIGABRT" in out
+    assert begun == ["import"]
     code, out, _ = call("hang.py:Mine", "--level", "interface", "--time-limit", "2")
     assert code == 1
     assert "  found        it did not end within 2 seconds" in out

@@ -93,8 +93,10 @@ def resolve(
     if spec.status == "blocked" and spec.problem is not None:
         problem = spec.problem
         raise NotFoundError(f"{spec.kind} {spec.qualified!r}", got=f"blocked: {problem.reason}", fix=problem.fix)
-    if encoder and encoder not in FAMILIES:
-        raise RecipeError("--encoder", expected=f"one of {', '.join(FAMILIES)}", got=repr(encoder))
+    families = (spec.card.encoders if spec.card is not None else ()) or FAMILIES
+    if encoder and encoder not in families:
+        fix = did_you_mean(encoder, families)
+        raise RecipeError("--encoder", expected=f"one of {', '.join(families)}", got=repr(encoder), fix=fix)
     _check_options(spec, options or {})
     return Target(
         reference,

@@ -9,7 +9,8 @@ What a fenced block's language means:
 
 With a caption (`:caption: NAME` of a code-block directive) a block is a file of that name instead. The blocks of a
 page run in their order, in one folder and one namespace. Where `<!-- not run: REASON -->` stands before a block it is
-skipped, and with `<!-- numbers vary -->` any number of its output stands for any other.
+skipped, with `<!-- needs MODULE -->` where that cannot be imported, and with `<!-- numbers vary -->` any number of its
+output stands for any other.
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@ import re
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -34,9 +36,15 @@ def _page(path: Path) -> object:
 def test_examples(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "__main__"}
+    left_out: Counter[str] = Counter()
     for block in blocks(page):
-        if not block.note.startswith("not run"):
+        needed = block.note.removeprefix("needs ") if block.note.startswith("needs ") else ""
+        if needed and find_spec(needed) is None:
+            left_out[needed] += 1
+        elif not block.note.startswith("not run"):
             _run(block, namespace, f"{page.relative_to(ROOT)}:{block.line}")
+    if left_out:
+        pytest.skip(", ".join(f"{count} examples need {module}" for module, count in left_out.items()))
 
 
 def _run(block: Block, namespace: dict[str, object], where: str) -> None:

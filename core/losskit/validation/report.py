@@ -20,8 +20,8 @@ STATUSES: tuple[Status, ...] = ("passed", "failed", "skipped", "deviating", "not
 
 MINIMUM: Mapping[str, Mapping[str, int]] = {
     "static": dict.fromkeys(("loss", "wrapper", "regularizer", "weighting", "similarity", "encoder"), 2),
-    "interface": {"loss": 5, "wrapper": 5, "regularizer": 3, "weighting": 3, "similarity": 3, "encoder": 3},
-    "numeric": {"loss": 12, "wrapper": 12, "regularizer": 9, "weighting": 5, "similarity": 7, "encoder": 7},
+    "interface": {"loss": 6, "wrapper": 6, "regularizer": 4, "weighting": 4, "similarity": 3, "encoder": 3},
+    "numeric": {"loss": 21, "wrapper": 21, "regularizer": 17, "weighting": 16, "similarity": 17, "encoder": 7},
 }
 """How many checks must have run at a level, by kind, lest a report be green for want of checks."""
 

@@ -17,6 +17,8 @@ __all__ = ["COLUMNS", "junit_of", "record_all", "row", "too_few", "write_all", "
 
 COLUMNS = ("kind", "target", "passed", "failed", "skipped", "deviating", "not applicable", "result")
 """Of the table of several reports."""
+SHOWN = 500
+"""Characters of what was compared that are shown."""
 STATUSES = ("passed", "not_applicable", "skipped", "deviating", "failed")
 """In the order in which they are shown: what is to be read stands last."""
 
@@ -87,10 +89,10 @@ def _write_findings(reports: Sequence[Report]) -> None:
             write()
             law = f" (law {each.law})" if each.law else ""
             write_line(f"{report.target}: {each.id}{law} failed", "bold red")
-            write_entry("found", each.message)
-            write_entry("example", each.subject)
-            write_entry("expected", each.expected)
-            write_entry("got", each.got)
+            write_entry("found", _cut(each.message))
+            write_entry("example", _cut(each.subject))
+            write_entry("expected", _cut(each.expected))
+            write_entry("got", _cut(each.got))
             write_entry("at", _place(each))
             write_entry("usual cause", each.cause)
 
@@ -134,6 +136,11 @@ def _write_counts(reports: Sequence[Report], quiet: bool, prefix: str = "") -> N
 def _why(check: Check) -> str:
     """The reason of a status; what failed has a block of its own."""
     return (_place(check) or "see below") if check.status == "failed" else check.message
+
+
+def _cut(text: str) -> str:
+    """A text as far as it is shown; all of it is in the JSON document."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _place(check: Check) -> str:

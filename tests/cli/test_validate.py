@@ -296,6 +296,12 @@ def test_what_a_target_says_cannot_steer_the_terminal(call, gives, monkeypatch) 
             assert "[red]" in out
 
 
+def test_what_is_long_is_cut_but_in_json(call, gives) -> None:
+    gives(report(Check("untouched", 6, "failed", "m" * 9999, "e" * 9999)))
+    assert max(map(len, call("cosent")[1].splitlines())) < 600
+    assert "e" * 9999 in call("cosent", "--json")[1]
+
+
 # JUnit
 
 

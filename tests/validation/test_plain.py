@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import random
 
 import pytest
 import torch
@@ -362,6 +363,11 @@ class Draws(Contrast):
         return super().forward(sentence_features) * (1 + torch.rand(()))
 
 
+class DrawsInPython(Contrast):
+    def forward(self, sentence_features, labels=None):
+        return super().forward(sentence_features) * (1 + random.random())
+
+
 class Forgets(Contrast):
     def encode(self, features):
         return [each.detach() for each in super().encode(features)]
@@ -398,9 +404,10 @@ def test_defects_are_found(law):
     assert found.file == __file__
 
 
-def test_draws_are_one_finding():
-    found = {each.id: each for each in check(plain_subjects(Draws)[0], only=["order", "half-precision", "untouched"])}
-    assert found["untouched"].message == "a call changes the random state of torch"
+@pytest.mark.parametrize(("module", "source"), [(Draws, "torch"), (DrawsInPython, "Python")])
+def test_draws_are_one_finding(module, source):
+    found = {each.id: each for each in check(plain_subjects(module)[0], only=["order", "half-precision", "untouched"])}
+    assert found["untouched"].message == f"a call changes the random state of {source}"
     assert found["order"].message == "its draws belong to rows"
     assert found["half-precision"].status == "passed"
 
@@ -435,6 +442,12 @@ def test_refuses_columns_without_embeddings():
 
 
 # Functions of embeddings
+
+
+def test_refuses_columns_that_a_function_does_not_take():
+    loss, columns, _ = _stage(of_embeddings(nn.functional.cross_entropy))
+    with pytest.raises(ValueError, match="too many values"):
+        loss.compute([*columns, *columns], torch.zeros(6, dtype=torch.long), slice(0, 6))
 
 
 def test_functions_of_embeddings():

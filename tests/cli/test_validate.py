@@ -16,12 +16,14 @@ from xml.etree import ElementTree as Xml
 import pytest
 from rich.console import Console
 
+import losskit.validation.report
 from losskit.validation import Check, Report
 from losskit.validation.run import validate as validate_for_real
 from losskit_cli import validate as command
 from losskit_cli.app import main
 from losskit_cli.progress import CheckBar
 
+MINIMUM = {"static": {"loss": 2}, "interface": {"loss": 5}, "numeric": {"loss": 12}}
 PASSED = [Check(f"check-{number}", number, "passed") for number in range(1, 13)]
 ENOUGH = [
     *(Check(name, None, "passed", level="static") for name in ("entry-point", "card")),
@@ -77,6 +79,7 @@ def gives(monkeypatch):
 
         monkeypatch.setattr(command, "validate_one", one)
         monkeypatch.setattr(command, "validate_all", several)
+        monkeypatch.setattr(losskit.validation.report, "MINIMUM", MINIMUM)
         return asked
 
     return use

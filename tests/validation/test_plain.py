@@ -13,7 +13,8 @@ from torch import nn
 from losskit import Format, LossError, Output, losses
 from losskit.testing import Subject, ToyEncoder, check, differentiate, require_equal
 from losskit.testing.plain import InBatch, PlainLoss, filled_in, of_embeddings, plain_subjects
-from losskit.testing.player import Player, Playing
+from losskit.testing.player import Player
+from losskit.testing.playing import Playing
 
 PAIRS, SCORED = Format(["anchor", "positive"]), Format(["text", "text"], labels="score")
 LISTS = Format(["query", "documents"], labels="scores")

@@ -55,7 +55,7 @@ def forward(
         return replace(found, rounding=SINGLE) if subject.plain else found
 
 
-@law(3, "loss", "wrapper", plain=ENCODES)
+@law(3, "loss", "wrapper", plain=ENCODES, cause="a term that depends on which rows are computed together")
 def executions(subject: Subject) -> None:
     """Merging, packing by tokens, slices of rows and gradient caching change nothing."""
     expected = _executed(subject, PLAIN)
@@ -63,7 +63,7 @@ def executions(subject: Subject) -> None:
         require_equal(repr(execution), expected, _executed(subject, execution))
 
 
-@law(3, "loss", "wrapper", plain=ENCODES)
+@law(3, "loss", "wrapper", plain=ENCODES, cause="random numbers that are drawn outside of the encoder")
 def dropout(subject: Subject) -> None:
     """With dropout, gradient caching equals an ordinary backward through the same forwards."""
     for plain, cached in SAME_FORWARDS:
@@ -78,7 +78,15 @@ def _executed(subject: Subject, execution: Execution, dropout: float = 0.0) -> R
     return forward(subject, loss)
 
 
-@law(5, "loss", "wrapper", "similarity", "regularizer", "weighting")
+@law(
+    5,
+    "loss",
+    "wrapper",
+    "similarity",
+    "regularizer",
+    "weighting",
+    cause="a row compared with its neighbours, or the first one treated unlike others",
+)
 def order(subject: Subject) -> None:
     """The order of rows does not matter."""
     loss = subject.build()
@@ -95,7 +103,15 @@ def order(subject: Subject) -> None:
         require_equal(f"rows in the order {permuted}", expected, got)
 
 
-@law(5, "loss", "wrapper", "similarity", "regularizer", "weighting")
+@law(
+    5,
+    "loss",
+    "wrapper",
+    "similarity",
+    "regularizer",
+    "weighting",
+    cause="widths of features that are counted, without the mask",
+)
 def padding(subject: Subject) -> None:
     """More padding of the features changes nothing."""
     loss = subject.build()
@@ -113,7 +129,15 @@ def _padded(features: Features) -> Features:
     return {key: widened(value) for key, value in features.items()}
 
 
-@law(6, "loss", "wrapper", "similarity", "regularizer", "weighting")
+@law(
+    6,
+    "loss",
+    "wrapper",
+    "similarity",
+    "regularizer",
+    "weighting",
+    cause="an operation in place, eval() or train(), a seed, or the global generator",
+)
 def untouched(subject: Subject) -> None:
     """A call leaves its inputs, global random state, default dtype and the model's mode as they were."""
     for training in (True, False):

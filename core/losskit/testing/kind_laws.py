@@ -18,7 +18,7 @@ LISTS = (5, 3, 1, 4, 0)
 """The lengths of the lists that weightings are tried on: of a single document and of none among them."""
 
 
-@law(1, "similarity")
+@law(1, "similarity", cause="two formulas for one similarity")
 def diagonal(subject: Subject) -> None:
     """Item i with item i is the diagonal of all pairs."""
     loss = subject.build()
@@ -31,7 +31,7 @@ def diagonal(subject: Subject) -> None:
     )
 
 
-@law(1, "similarity")
+@law(1, "similarity", cause="a transform that leaves out a step of the similarity")
 def transform(subject: Subject) -> None:
     """All pairs are inner products of transformed vectors, if there is a `transform`."""
     loss = subject.build()
@@ -47,7 +47,7 @@ def transform(subject: Subject) -> None:
     )
 
 
-@law(1, "weighting")
+@law(1, "weighting", cause="a division by gains or discounts that may be 0, or tensors made on one device")
 def weights(subject: Subject) -> None:
     """Weights are numbers, 0 or more, for all pairs and on padding, of the type of the gains; nothing is written to."""
     for dtype in (torch.float32, torch.float64):
@@ -62,7 +62,7 @@ def weights(subject: Subject) -> None:
             raise Violation("the weights leave the device of the gains", "meta", away.device)
 
 
-@law(5, "weighting")
+@law(5, "weighting", cause="a maximum or mean over all lists")
 def of_lists_alone(subject: Subject) -> None:
     """A list has the weights that it has alone, whatever lists and padding stand beside it."""
     gain, discount, true = _lists(torch.float64)
@@ -105,7 +105,7 @@ def _require_weights(found: Tensor, gain: Tensor, discount: Tensor, true: Tensor
         raise Violation("weights are no numbers of 0 or more", "0 or more, and finite", worst)
 
 
-@law(12, "wrapper")
+@law(12, "wrapper", cause="a factor or normalisation that remains where there is nothing to do")
 def identity(subject: Subject) -> None:
     """With options that make it the identity, a wrapper gives what the inner loss gives."""
     if subject.equals is None:

@@ -37,7 +37,15 @@ def config(subject: Subject) -> None:
     require_equal("the loss built from its configuration", forward(subject, loss), forward(subject, again))
 
 
-@law(9, "loss", "wrapper", "similarity", "regularizer", "weighting")
+@law(
+    9,
+    "loss",
+    "wrapper",
+    "similarity",
+    "regularizer",
+    "weighting",
+    cause="a lambda, generator, lock or open file among the attributes",
+)
 def pickled(subject: Subject) -> None:
     """A pickled loss, with its encoder, is the same loss."""
     loss = subject.build()
@@ -45,7 +53,7 @@ def pickled(subject: Subject) -> None:
     require_equal("unpickled", forward(subject, loss), forward(subject, again))
 
 
-@law(9, "loss", "wrapper", "regularizer")
+@law(9, "loss", "wrapper", "regularizer", cause="a buffer that is not persistent, or a tensor that is no buffer")
 def owned_state(subject: Subject) -> None:
     """What a loss owns comes back through safetensors."""
     loss = subject.build()

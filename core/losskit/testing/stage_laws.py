@@ -46,7 +46,14 @@ def _whole(loss: Loss, columns: Sequence[Output], labels: Tensor | None) -> Resu
     return differentiate(loss.compute(columns, labels, _rows(columns)), _leaves(columns, loss))
 
 
-@law(2, "loss", "wrapper", "similarity", plain="a plain module has no rows that it could be called on")
+@law(
+    2,
+    "loss",
+    "wrapper",
+    "similarity",
+    plain="a plain module has no rows that it could be called on",
+    cause="the first rows are read for any rows, or the mean is over something that `denominator` does not count",
+)
 def additivity(subject: Subject) -> None:
     """The mean over slices of `rows`, weighted by `denominator`, is the whole."""
     loss, columns, labels = _prepared(subject)
@@ -80,7 +87,15 @@ def _share(weight: Any, key: str) -> Any:
     return weight[key] if isinstance(weight, dict) else weight
 
 
-@law(5, "loss", "wrapper", "similarity", "regularizer", "weighting")
+@law(
+    5,
+    "loss",
+    "wrapper",
+    "similarity",
+    "regularizer",
+    "weighting",
+    cause="a mean, maximum or sum over all places, without the mask",
+)
 def masking(subject: Subject) -> None:
     """What stands at masked positions of records, or of scored lists, changes nothing."""
     loss, columns, labels = _prepared(subject)
@@ -114,7 +129,15 @@ def _require_masked_scores_unread(loss: ScoreLoss) -> None:
         raise Violation("a gradient reaches masked scores", "zeros", expected.gradients[0].tolist())
 
 
-@law(7, "loss", "wrapper", "similarity", "regularizer", "weighting")
+@law(
+    7,
+    "loss",
+    "wrapper",
+    "similarity",
+    "regularizer",
+    "weighting",
+    cause="a division by a length or count that may be 0, a root at 0, or an exponential of what is large",
+)
 def degenerate(subject: Subject) -> None:
     """Zero, identical, huge and tiny records, equal labels and a single row: finite and connected, or a clear error."""
     for name, change in (DEGENERATE | (PLAIN if subject.plain else {})).items():
@@ -158,7 +181,15 @@ def _require_finite(name: str, loss: Loss, columns: Sequence[Output], labels: Te
             raise Violation(f"{name}: the {what} is not finite", "finite numbers", "NaN or infinity")
 
 
-@law(8, "loss", "wrapper", "similarity", "regularizer", "weighting")
+@law(
+    8,
+    "loss",
+    "wrapper",
+    "similarity",
+    "regularizer",
+    "weighting",
+    cause="a sum, square or exponential in the precision of the records",
+)
 def half_precision(subject: Subject) -> None:
     """Records in bfloat16 and float16 give the gradient of float64 on the same rounded records, within 2 %."""
     for dtype in (torch.bfloat16, torch.float16):
@@ -178,7 +209,15 @@ def _cast(column: Output, dtype: torch.dtype) -> Output:
     return column.map(lambda tensor: as_leaf(tensor.to(dtype) if tensor.is_floating_point() else tensor))
 
 
-@law(10, "loss", "wrapper", "similarity", "regularizer", "weighting")
+@law(
+    10,
+    "loss",
+    "wrapper",
+    "similarity",
+    "regularizer",
+    "weighting",
+    cause="a tensor made without the device of the records, or one that is no buffer",
+)
 def meta(subject: Subject) -> None:
     """`compute` and its backward run on the meta device: they read nothing on the host."""
     loss, columns, labels = _prepared(subject)
@@ -190,7 +229,16 @@ def meta(subject: Subject) -> None:
     value.backward()
 
 
-@law(10, "loss", "wrapper", "similarity", "regularizer", "weighting", level="full")
+@law(
+    10,
+    "loss",
+    "wrapper",
+    "similarity",
+    "regularizer",
+    "weighting",
+    level="full",
+    cause="a branch on a value, or a call that cannot be traced",
+)
 def compiles(subject: Subject) -> None:
     """`compute` is one graph for torch.compile, and gives the same."""
     loss, columns, labels = _prepared(subject)

@@ -504,6 +504,17 @@ WEIGHTINGS = ("lambda-rank", "ndcg-loss1", "ndcg-loss2", "ndcg-loss2pp", "no-wei
 
 
 @pytest.mark.multiprocess
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+def test_processes_that_a_target_starts_end_with_its_level(home) -> None:
+    file = home / "work" / "starts.py"
+    file.write_text(SLEEPS.replace("time.sleep(600)", ""))
+    validate_for_real("starts.py:Mine", level="interface")
+    pids = [int(line.split()[1]) for line in (home / "work" / "pids").read_text().splitlines()]
+    assert pids
+    assert _until(lambda: not any(map(_alive, pids)), 10)
+
+
+@pytest.mark.multiprocess
 def test_a_crash_and_a_hang_are_findings_and_the_command_goes_on(call, home, monkeypatch) -> None:
     (home / "work" / "crash.py").write_text("import os\nos.abort()\nclass Mine: ...\n")
     (home / "work" / "hang.py").write_text("import time\ntime.sleep(600)\nclass Mine: ...\n")

@@ -106,16 +106,16 @@ def _serve(job: Job, results: IO[str], said: IO[bytes]) -> None:
 
 
 def _ended(pid: int, results: IO[str]) -> int:
-    """How a job ended, which it is made to once nobody reads what comes of it."""
+    """How a job ended, which it is made to once nobody reads what comes of it; what it left running ends too."""
     reader = select.poll()
     reader.register(results, 0)  # that it has gone is told in any case
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return status
-        if reader.poll(POLL_MS):
+        if ended or reader.poll(POLL_MS):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
+        if ended:
+            return status
 
 
 def _run(job: Job, tell: Any) -> None:

@@ -70,7 +70,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Tiny:
-    """Makes the first registered encoder of a family that a tiny transformer serves, in float64.
+    """Makes the first registered encoder of a family that a tiny transformer without dropout serves, in float64.
 
     Args:
         family: of the encoder.
@@ -82,7 +82,7 @@ class Tiny:
         """The encoder."""
         for spec in registry.find(kind="encoder", encoder=self.family, status="ok"):
             cls: Any = spec.load()
-            options = options_for(cls)
+            options = options_for(cls, dropout=0.0)
             if options:
                 return cls(**options).double()
         raise Violation(f"no {self.family} encoder is registered", "one on a transformer", "none")

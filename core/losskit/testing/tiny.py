@@ -30,7 +30,7 @@ SPECIAL = {
 }
 
 
-def options_for(cls: type) -> dict[str, Any]:
+def options_for(cls: type, *, dropout: float = 0.1) -> dict[str, Any]:
     """The options that make an encoder on the tiny transformer: its folder, if there is a `model` that may be one.
 
     >>> class Encoder:
@@ -41,11 +41,11 @@ def options_for(cls: type) -> dict[str, Any]:
     parameter = inspect.signature(cls).parameters.get("model")
     if parameter is None or not {str, Path, Any} & set(members(annotation_of(cls, parameter))):
         return {}
-    return {"model": str(tiny_folder())}
+    return {"model": str(tiny_folder(dropout))}
 
 
 @cache
-def tiny_folder() -> Path:
+def tiny_folder(dropout: float = 0.1) -> Path:
     """The folder of a BERT for masked language modelling with random weights, the same in every process.
 
     Its tokenizer knows letters and digits, so that every English text has tokens. It lasts as long as the process.
@@ -65,6 +65,8 @@ def tiny_folder() -> Path:
         max_position_embeddings=TOKENS,
         initializer_range=0.3,  # so that texts differ by more than rounding
         pad_token_id=0,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -20,6 +20,7 @@ PAIRS, SCORED = Format(["anchor", "positive"]), Format(["text", "text"], labels=
 LISTS = Format(["query", "documents"], labels="scores")
 LAWS = ["degenerate", "half-precision", "meta", "order", "padding", "untouched", "pickled"]
 """Those that a plain module must keep, and that no other test of this folder is about."""
+NOT_PLAIN = ["additivity", "executions", "dropout", "config", "compiles"]
 
 
 class Contrast(nn.Module):
@@ -303,7 +304,7 @@ def test_copies_of_a_model_play_the_same():
 
 
 def test_what_cannot_apply_says_why():
-    found = {each.id: each for each in check(SOUND["dense"][0], only=["additivity", "executions", "dropout", "config"])}
+    found = {each.id: each for each in check(SOUND["dense"][0], only=NOT_PLAIN)}
     assert {each.status for each in found.values()} == {"not_applicable"}
     assert found["executions"].message == "a plain module encodes by itself, so there is no execution to choose"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -64,8 +64,7 @@ class PlainLoss(Loss):
     def _called(self, playing: Playing, labels: Tensor | None) -> Value:
         """The module's value, called as trainers do."""
         self.player.feed.without_gradients = False
-        drawing = nullcontext() if torch.compiler.is_compiling() else self._drawing()
-        with self.player.plays(playing), drawing:
+        with self.player.plays(playing), self._drawing():
             columns: Sequence[Any] = playing.features() if self.player.family != "cross-encoder" else playing.texts()
             value: Value = self.plain(columns, playing.labels(labels))
             return value

@@ -238,6 +238,7 @@ def meta(subject: Subject) -> None:
     "weighting",
     level="full",
     cause="a branch on a value, or a call that cannot be traced",
+    plain="trainers compile the model, and call a plain loss as it is",
 )
 def compiles(subject: Subject) -> None:
     """`compute` is one graph for torch.compile, and gives the same."""

@@ -24,6 +24,7 @@ __all__ = ["config", "owned_state", "pickled"]
     "regularizer",
     "weighting",
     plain="a plain module's configuration is a note, from which nothing is built",
+    cause="an option that get_config_dict leaves out or gives another value",
 )
 def config(subject: Subject) -> None:
     """`losskit.build` makes the same loss from `get_config_dict`, also after a way through JSON."""

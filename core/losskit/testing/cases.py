@@ -152,24 +152,27 @@ def cases(target: Target, seed: int = 0) -> list[Subject]:
     stated = [dict(each) for each in getattr(cls, "cases", ())] or [{}]
     given = {**stated[0], **target.options}
     if kind in ("loss", "wrapper") and not issubclass(cls, Loss):
+        if not issubclass(cls, nn.Module):
+            raise Violation(f"{cls.__name__} is no {kind}", "an nn.Module", "a class of another kind")
         known = {**given, **dict.fromkeys(filled_in(cls))}
         options = {**_required(cls, kind, families[0], "", known), **given}
         formats = tuple(target.formats) or (tuple(card.formats) if card is not None else ())
         return plain_subjects(cls, options, formats, families, kind=kind, seed=seed)
     made = Made(target.spec.qualified if target.registered else target.spec.target, kind, given)
     first = Subject(made, kind, component=cls, seed=seed)
+    further = [{**each, **target.options} for each in stated[1:]]
     if kind == "encoder":
-        made = replace(made, options={**options_for(cls), **given})
-        return [replace(first, make=made), *(_varied(first, made, each) for each in stated[1:])]
+        first = replace(first, make=replace(made, options={**options_for(cls), **given}))
+        return [first, *(_varied(first, each) for each in further)]
     found = [each for family in families for each in _of_family(replace(first, family=family), made, target)]
-    changes = [*_choices(cls, kind, given), *({**each, **target.options} for each in stated[1:])]
-    for change in changes:
-        found += _built(_varied(found[0], found[0].make, change))
+    first = found[0]
+    for change in (*_choices(cls, kind, given), *further):
+        found += _built(_varied(first, change))
     if issubclass(cls, Wrapper) and cls.identity is not None:
-        inner = Made(INNER[found[0].family][0], "loss")
-        found += _built(replace(_varied(found[0], found[0].make, cls.identity), equals=inner, note="identity"))
+        inner = Made(INNER[first.family][0], "loss")
+        found += _built(replace(_varied(first, cls.identity), equals=inner, note="identity"))
     if issubclass(cls, Loss) and cls.uses_weights:
-        found.append(replace(found[0], weights=True))
+        found.append(replace(first, weights=True))
     return found
 
 
@@ -202,8 +205,10 @@ def _of_formats(subject: Subject, formats: Sequence[Format]) -> list[Subject]:
     return found
 
 
-def _varied(subject: Subject, made: Made, change: Mapping[str, Any]) -> Subject:
+def _varied(subject: Subject, change: Mapping[str, Any]) -> Subject:
     """The subject with other options."""
+    made = subject.make
+    assert isinstance(made, Made)
     note = ",".join(f"{name}={value}" for name, value in change.items())
     return replace(subject, make=replace(made, options={**made.options, **change}), note=note)
 

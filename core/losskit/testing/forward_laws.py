@@ -154,7 +154,8 @@ def untouched(subject: Subject) -> None:
         after = _state(loss, features, labels)
         for name, was in before.items():
             if was != after[name]:
-                raise Violation(f"a call changes {name}", was, after[name])
+                told = [f"{each!r:.60}" for each in (was, after[name])]
+                raise Violation(f"a call changes {name}", *(told if told[0] != told[1] else ("as before", "changed")))
 
 
 def _state(loss: Loss, features: Sequence[Features], labels: Tensor | None) -> dict[str, Any]:

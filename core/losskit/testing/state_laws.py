@@ -46,7 +46,8 @@ EXACT = 1e-14
 def repeatable(subject: Subject) -> None:
     """A second call gives what the first gave, also after another batch, given the same clock and the same memory."""
     loss, columns, labels = _prepared(subject)
-    require_equal("the loss stage on the same records, again", *(_whole(loss, columns, labels) for _ in range(2)))
+    once, again = (_whole(loss, columns, labels) for _ in range(2))
+    require_equal("the loss stage on the same records, again", once, again)
     loss = subject.build()
     before = {key: tensor.clone() for key, tensor in loss.owned_state().items()}
     expected = _first_step(subject, loss)

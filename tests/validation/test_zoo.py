@@ -127,7 +127,6 @@ AT_IMPORT = {
     "prints": 'print("squares, version 1")',
     "seeds": "torch.manual_seed(0)",
     "sets_dtype": "torch.set_default_dtype(torch.float64)",
-    "starts_thread": "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()",
     "writes_a_file": 'open(__file__ + ".mark", "w").close()',
     "configures_logging": "import logging; logging.basicConfig(level=logging.DEBUG)",
     "imports_nothing": "import no_such_package_anywhere",

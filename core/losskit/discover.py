@@ -156,8 +156,8 @@ class Reader:
         Raises:
             UnreadableError: the class, or what it inherits, cannot be read.
         """
-        module, _, name = spec.target.partition(":")
-        if not name:
+        module, _, name = spec.target.rpartition(":")
+        if not module or not name:
             raise UnreadableError(f"the target {spec.target!r} is not module:Class")
         found = self._sources.class_at(module, name)
         lineage = self._sources.lineage(found, reachable)

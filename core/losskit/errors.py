@@ -34,6 +34,10 @@ __all__ = [
 ]
 
 
+LONGEST = 1_000
+"""How many characters of a stranger's exception are told."""
+
+
 class LosskitError(Exception):
     """Base of all errors that losskit raises on purpose.
 
@@ -128,9 +132,16 @@ def brief(error: BaseException) -> str:
     ('ValueError: first second', 'KeyboardInterrupt')
     >>> brief(TypeError("no size\\nException raised from unpack at numbers.h:79 (most recent call first):"))
     'TypeError: no size'
+    >>> len(brief(ValueError("x" * 10**6)))
+    1012
     """
-    message, _, _ = str(error).partition("\nException raised from ")
-    return ": ".join(filter(None, (type(error).__name__, " ".join(message.split()))))
+    try:
+        message, _, _ = str(error).partition("\nException raised from ")
+    except (Exception, SystemExit):  # noqa: BLE001 - those of strangers may not even have a text
+        message = "its text cannot be read"
+    words = " ".join(message[: 2 * LONGEST].split())
+    words = words if len(words) <= LONGEST else f"{words[: LONGEST - 3]}..."
+    return ": ".join(filter(None, (type(error).__name__, words)))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

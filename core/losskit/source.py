@@ -187,7 +187,7 @@ class Sources:
                 return list(record["literals"][word])
             origin, _, name = record["imports"].get(word, "").rpartition(".")
             related = origin.partition(".")[0] in (module.partition(".")[0], "losskit")
-            if related and name not in HOMES and origin not in ("losskit", module):
+            if origin and related and name not in HOMES and origin not in ("losskit", module):
                 return list(self.record(origin)["literals"].get(name, []))
         return []
 

@@ -312,6 +312,19 @@ def test_code_is_referred_to_by_its_target(site, home) -> None:
     assert pickle.loads(pickle.dumps(cls)) is cls
 
 
+@pytest.mark.parametrize("path", ["./mine.py", "../work/mine.py", "a folder: b/mine.py"])
+def test_files_are_found_by_any_path(home, path) -> None:
+    file = home / "work" / path
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(
+        component(CARD, "Base") + "\n    def __init__(self, scale: float = 1.0): ...\n\nclass Mine(Base): ...\n"
+    )
+    mine = get("loss", f"{path}:Mine")
+    assert (mine.status, [option.name for option in mine.options]) == ("ok", ["scale"])
+    assert mine.card is not None
+    assert mine.load().__name__ == "Mine"
+
+
 def test_is_target() -> None:
     assert [is_target(text) for text in ("cosent", "loss:cosent", "a/b", "a.b:C", "x/y.py:C", "C:/x.py:D")] == [
         False, False, False, True, True, True,

@@ -65,7 +65,7 @@ class Law:
             return replace(check, status="skipped", message=str(reason))
         except Violation as found:
             return self._failed(check, subject, found, str(found), found.expected, found.got)
-        except Exception as error:  # noqa: BLE001 - a stranger's component may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's component may raise anything
             return self._failed(check, subject, error, brief(error), "no error", type(error).__name__)
         return check
 

@@ -9,6 +9,7 @@ Reads pickled jobs from stdin, one after the other, and writes lines of JSON to 
     {"check": {...}}    what came of it
     {"refused": [...]}  what is wrong with what was asked for: culprit, expected, got and fix
     {"problem": {...}}  of a plugin that brings further checks
+    {"whole": true}     all checks were made
     {"end": 0, "tail": ""}     how the process ended, and what it wrote last
 
 Where the system can, a process that has imported torch once forks one for each job; elsewhere jobs run in this one.
@@ -100,6 +101,8 @@ def _serve(job: Job, results: IO[str], said: IO[bytes]) -> None:
             sys.stderr.flush()
             os._exit(code)
     status = _ended(pid, results)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)  # what it started and left behind
     shutil.rmtree(folder, ignore_errors=True)
     said.seek(max(0, said.seek(0, os.SEEK_END) - TAIL))
     tell(end=os.waitstatus_to_exitcode(status), tail=said.read().decode(errors="replace"))
@@ -134,6 +137,7 @@ def _run(job: Job, tell: Any) -> None:
 
         kind, plain = nature(job.target)
         tell(kind=kind, plain=plain)
+    tell(whole=True)
 
 
 def _checks(job: Job) -> Iterator[str | Check | Problem]:

@@ -92,7 +92,7 @@ class _Own:
 
     def __init__(self, spec: Spec) -> None:
         self.file = spec.file
-        self.module = spec.target.partition(":")[0]
+        self.module = spec.target.rpartition(":")[0]
         self._top = self.module.partition(".")[0]
         self._sources = Sources(Cache())
         self._roots = self._folders()

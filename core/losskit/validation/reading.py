@@ -37,8 +37,8 @@ def located(spec: Spec, sources: Sources | None = None) -> ClassSource:
     Raises:
         UnreadableError: nowhere that can be read.
     """
-    module, _, name = spec.target.partition(":")
-    if not name:
+    module, _, name = spec.target.rpartition(":")
+    if not module or not name:
         raise UnreadableError(f"the target {spec.target!r} is not module:Class")
     return (sources or Sources(Cache())).class_at(module, name)
 

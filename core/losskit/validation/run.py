@@ -161,15 +161,16 @@ class _Server:
         process = self._started()
         pickle.dump(job, process.stdin)
         process.stdin.flush()
-        whole = math.inf
+        end = math.inf
         limit = START
+        whole = False
         while True:
             try:
-                line = process.line(min(limit, whole - time.monotonic()))
+                line = process.line(min(limit, end - time.monotonic()))
             except TimeoutError:
                 self._stop()
                 reason = f"it did not end within {limit:g} seconds"
-                if time.monotonic() >= whole:
+                if time.monotonic() >= end:
                     reason = f"the level did not end within {time_limit * PER_LEVEL:g} seconds"
                 yield {"end": reason, "tail": ""}
                 return
@@ -180,15 +181,30 @@ class _Server:
                 self._stop()
                 yield {"end": f"it ended Python {ending(code)}", "tail": ""}
                 return
-            told: dict[str, Any] = json.loads(line)
+            told = _told(line)
+            if not told:
+                self._stop()
+                yield {"end": "it wrote to the pipe that carries the results", "tail": ""}
+                return
             if "end" in told:
                 self._job = 0
-                yield {**told, "end": f"it ended Python {ending(told['end'])}" if told["end"] else ""}
+                fine = whole and told["end"] == 0  # else it may have left in the midst of a check
+                yield {**told, "end": "" if fine else f"it ended Python {ending(told['end'])}"}
                 return
+            whole = whole or "whole" in told
             if "ready" in told:
-                limit, whole = time_limit, time.monotonic() + time_limit * PER_LEVEL
+                limit, end = time_limit, time.monotonic() + time_limit * PER_LEVEL
             self._job = told.get("pid", self._job)
             yield told
+
+
+def _told(line: bytes) -> dict[str, Any]:
+    """What a worker says; nothing if it does not come from there."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _end(pid: int) -> None:

@@ -117,6 +117,8 @@ class MarginMSE(nn.Module):
         query, *documents = inputs
         scores = torch.stack([scored(self.model, query, each, prompt, task) for each in documents], 1)
         margins = self.margins(scores)
+        if isinstance(labels, list):  # as trainers give several numbers per row
+            labels = torch.stack(labels)
         if margins.shape[1] == 1 and labels is not None and labels.ndim == 1:
             labels = labels[:, None]
         return (margins - wanted(labels, margins)).square().mean()

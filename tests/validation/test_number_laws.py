@@ -118,10 +118,71 @@ class DividesTwice(Sound):
         return super().compute(columns, labels, rows) / (rows.stop - rows.start) ** 2
 
 
+class SaysSum(Sums):
+    """An attribute is no option."""
+
+    reduction = "sum"
+
+
+class SumByDefault(Sound):
+    """A sum, unless asked."""
+
+    def __init__(self, model=None, reduction: str = "sum", *, execution=None):
+        super().__init__(model, execution=execution)
+        self.reduction = reduction
+
+    def compute(self, columns, labels, rows):
+        mean = super().compute(columns, labels, rows)
+        return mean * (rows.stop - rows.start) if self.reduction == "sum" else mean
+
+
+class SumAlone(SumByDefault):
+    """Has the option and no other value of it."""
+
+    def __init__(self, model=None, reduction: str = "sum", *, execution=None):
+        super().__init__(model, reduction, execution=execution)
+        if reduction != "sum":
+            raise LossError("reduction", expected="sum", got=reduction)
+
+
+class SumsWhateverIsAsked(SumByDefault):
+    def compute(self, columns, labels, rows):
+        return Sound.compute(self, columns, labels, rows) * (rows.stop - rows.start)
+
+
+class ChoosesByLastDigits(Sound):
+    """Some scores count twice: which ones, no two precisions agree on."""
+
+    def per_row(self, scores, rows):
+        twice = (1e7 * scores).sin() > 0
+        return super().per_row(torch.where(twice, 2 * scores, scores), rows)
+
+
+class CancelsAtTimes(Sound):
+    """Differences of large numbers in the first batch alone."""
+
+    def compute(self, columns, labels, rows):
+        a, b = columns[0].embedding, columns[1].embedding
+        large = torch.where((a.detach().sum() - FIRST).abs() < 1, 1e4, 0.0)
+        a, b = a[rows] + large, b + large
+        squares = a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T
+        return self.per_row(-squares, rows).mean()
+
+
+def anchors(seed):
+    subject = Subject(Sound, seed=seed)
+    return subject.records(subject.build())[0].embedding.detach()
+
+
+FIRST = float(anchors(0).sum())
+"""What tells the first batch from the others."""
+
+
 @pytest.mark.parametrize(
     ("make", "law", "words"),
     [
         (Naive, "float32", "float32 beside float64, records times 30"),
+        (CancelsAtTimes, "float32", "records times 1: the gradient differs"),
         (Cancels, "float32", "records times 1: the gradient differs"),
         (Views, "layout", "view"),
         (ReadsMemory, "layout", "in memory: the value differs"),
@@ -132,6 +193,9 @@ class DividesTwice(Sound):
         (SkipsWithoutWeight, "extreme-options", "weight=0: the loss is not connected"),
         (partial(Divides, temperature=2.0), "extreme-options", "temperature=0: the value is not finite"),
         (Sums, "batch-size", "of the number of rows"),
+        (SaysSum, "batch-size", "of the number of rows"),
+        (SumAlone, "batch-size", "of the number of rows"),
+        (SumsWhateverIsAsked, "batch-size", "of the number of rows"),
         (DividesTwice, "batch-size", "of the number of rows"),
     ],
 )
@@ -147,6 +211,22 @@ def test_a_defect_of_numbers_is_found(make, law, words):
 def test_sound_losses_keep_the_laws_of_numbers(make):
     laws = ["float32", "layout", "nan", "extreme-options", "batch-size"]
     assert [(each.status, each.message) for each in check(Subject(make), only=laws)] == [("passed", "")] * 5
+
+
+@pytest.mark.parametrize("make", [SumByDefault, partial(SumByDefault, reduction="sum")])
+def test_of_a_sum_and_a_mean_the_mean_is_judged(make):
+    (found,) = check(Subject(make), only=["batch-size"])
+    assert (found.status, found.message) == ("passed", "")
+
+
+def test_only_the_first_batch_has_the_sum_of_the_first():
+    assert all(abs(float(anchors(seed).sum()) - FIRST) > 2 for seed in (1, 2))
+
+
+def test_a_choice_between_equal_numbers_is_no_matter_of_precision():
+    (found,) = check(Subject(ChoosesByLastDigits), only=["float32"])
+    expected = "its gradient in float64 moves as much when records are rounded"
+    assert (found.status, found.message) == ("not_applicable", expected)
 
 
 def test_a_place_of_no_consequence_may_be_nan():

@@ -5,35 +5,29 @@ from __future__ import annotations
 import gc
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from ..card import split_input
 from ..loss import Loss
-from ..math import contrastive, over_tiles
-from ..output import Output
-from .batches import WORDS
+from ..math import contrastive
 from .compare import Violation, total
+from .growing import Cost, cost, stage
 from .law import NotApplicable, law
 from .meters import HostReads, Meter
-from .stage_laws import _leaves, _prepared, _rows
-from .subject import Subject, as_leaf
+from .stage_laws import _prepared
+from .subject import Subject
 
 __all__ = ["growth", "host_sync", "leak"]
 
-SIZES = {"B": (4, 16, 64, 256), "D": (16, 64, 256), "n": (4, 16, 64)}
-"""What is grown, fourfold each time: rows, the width of embeddings, and documents or negatives of a row."""
-FEW = 4
-"""How many rows there are where something else grows."""
-ENOUGH_BYTES, ENOUGH_CALLS = 4 * 2**20, 2000
-"""What ends the growing: the next size could take 64 times as much."""
-TILE_BYTES = 64 * 2**10
-"""A smaller tile, so that what is bounded by one shows it at small sizes."""
+SIZES = {"B": (8, 32, 192), "D": (16, 64, 256), "n": (4, 16, 64)}
+"""What is grown: from the second size to the third, or where that would take too long from the first to the second."""
+ENOUGH_BYTES, ENOUGH_CALLS = 2**18, 2000
+"""From what on the next size would take too long: up to 216 times as much."""
+FURTHER = (1.5, 4)
+"""To how many times the largest size a power must hold: another way of computing may cost more, but only once."""
+LARGE_BYTES = 2**28
+"""What all pairs would take where a tile is looked for: one of 16 MB with four matrices of its size takes less."""
+LARGEST = {"B": 4096, "D": 4096, "n": 512}
 MARGIN = 0.35
 """How far a power that is measured may be above that declared: smaller terms still count at these sizes."""
 OVERSTATED = 0.5
@@ -41,7 +35,6 @@ LINEAR = 1
 """The power allowed to the number of operations that are at least as many as pairs."""
 UNDECLARED = 2
 """The power allowed to what no card speaks of, and to work: all pairs."""
-GROWING = ("B", "D", "n")
 
 
 @law(
@@ -56,60 +49,40 @@ GROWING = ("B", "D", "n")
 def growth(subject: Subject) -> None:
     """Memory of forward and backward grows as the card says, and work not faster than with all pairs."""
     card, measured = subject.card, False
-    for axis in GROWING:
+    for axis in SIZES:
         found = _grown(subject, axis)
-        if len(found) < 2:
+        if not found:
             continue
         measured = True
         least, most = (UNDECLARED, UNDECLARED) if card is None else _declared(card.memory, axis)
         if axis == "B" and subject.kind == "loss" and getattr(subject.build().scorer, "pooled", False):
             most = max(most, 2)  # whose similarity looks at all pairs has its cost
-        _require_bounded("work", axis, found, max(UNDECLARED, most), "all pairs")
+        _require_bounded(subject, axis, found, "work", max(UNDECLARED, most), "all pairs")
         if not (subject.plain and axis == "n"):  # playing a column takes operations for each of the others
             _require_few_calls(axis, found)
-        if axis == "B" and card is not None and "tile" in card.memory and _power(found, "memory") > most + MARGIN:
-            found += _grown(subject, axis, (4 * found[-1].size,))  # its tile may be larger than those of losskit.math
-        _require_bounded("memory", axis, found, most, "no card" if card is None else f"{card.memory!r}")
-        if card is not None and least > 1 and len(found) > 2 and subject.family != "multi-vector":  # tokens weigh more
-            if _last_power(found) < least - OVERSTATED:
-                found += _grown(subject, axis, (4 * found[-1].size,))  # so far other terms may be larger
-            _require_needed(axis, found, least, card.memory)
+        _require_bounded(subject, axis, found, "memory", most, "no card" if card is None else f"{card.memory!r}")
+        if card is not None and least > 1 and subject.family != "multi-vector":  # whose tokens weigh more
+            _require_needed(subject, axis, found, least)
     if not measured:
         raise NotApplicable("it has no size that could grow")
 
 
-@dataclass(frozen=True)
-class _Cost:
-    """What a forward and backward took.
-
-    Args:
-        size: of what grows.
-        memory: the peak, in bytes, beyond what was there before.
-        work: numbers gone through.
-        calls: operations, however large.
-    """
-
-    size: int
-    memory: int
-    work: int
-    calls: int
+def _grown(subject: Subject, axis: str) -> list[Cost]:
+    """The costs at two sizes; none where it has no such size."""
+    small, medium, large = SIZES[axis]
+    found = cost(subject, axis, medium)
+    if found is None:
+        return []
+    if found.memory > ENOUGH_BYTES or found.calls > ENOUGH_CALLS:
+        return [*_measured(subject, axis, (small,)), found]
+    return [found, *_measured(subject, axis, (large,))]
 
 
-def _grown(subject: Subject, axis: str, sizes: Sequence[int] = ()) -> list[_Cost]:
-    found: list[_Cost] = []
-    for size in sizes or SIZES[axis]:
-        run = _MADE.get(subject.kind, _of_loss)(subject, axis, size)
-        if run is None:
-            return []
-        with _small_tiles(), Meter() as meter:
-            run()
-        found.append(_Cost(size, meter.peak, meter.work, meter.calls))
-        if meter.peak > ENOUGH_BYTES or meter.calls > ENOUGH_CALLS:
-            break
-    return found
+def _measured(subject: Subject, axis: str, sizes: Sequence[int]) -> list[Cost]:
+    return [each for each in (cost(subject, axis, size) for size in sizes) if each is not None]
 
 
-def _require_few_calls(axis: str, found: Sequence[_Cost]) -> None:
+def _require_few_calls(axis: str, found: Sequence[Cost]) -> None:
     """Raise if each further pair takes an operation of its own."""
     a, b = found[-2:]
     pairs, calls = b.size**2 - a.size**2, b.calls - a.calls
@@ -119,10 +92,18 @@ def _require_few_calls(axis: str, found: Sequence[_Cost]) -> None:
         raise Violation(message, f"fewer than {pairs} more", got)
 
 
-def _require_bounded(what: str, axis: str, found: Sequence[_Cost], most: int, declared: str) -> None:
-    power = _power(found, what)
-    if power > most + MARGIN:
-        a, b = found[-2:]
+def _require_bounded(subject: Subject, axis: str, found: Sequence[Cost], what: str, most: int, declared: str) -> None:
+    """Raise if a cost grows too fast and still does at further sizes; where a tile is declared, beyond any tile."""
+    tiled = what == "memory" and "tile" in declared
+    for times in FURTHER if tiled else FURTHER[:1]:
+        if _power(found, what) <= most + MARGIN:
+            return
+        found = [found[-1], *_measured(subject, axis, (int(found[-1].size * times),))]
+    if tiled and _power(found, what) > most + MARGIN:
+        large = min(LARGEST[axis], int(found[-1].size * math.sqrt(LARGE_BYTES / found[-1].memory)))
+        found = _measured(subject, axis, (large // 2, large))
+    power, (a, b) = _power(found, what), found[-2:]
+    if power > most + MARGIN and not (tiled and b.memory <= contrastive.TILE_BYTES):
         raise Violation(
             f"{what} grows faster with {axis} than it may",
             f"{declared}, here a power of {axis} up to {most}",
@@ -130,28 +111,37 @@ def _require_bounded(what: str, axis: str, found: Sequence[_Cost], most: int, de
         )
 
 
-def _require_needed(axis: str, found: Sequence[_Cost], least: int, declared: str) -> None:
+def _require_needed(subject: Subject, axis: str, found: Sequence[Cost], least: int) -> None:
+    """Raise if memory grows more slowly than the card says, at larger sizes too: at small ones other terms count."""
+    assert subject.card is not None
+    if found[0].size != SIZES[axis][0]:
+        found = [*_measured(subject, axis, SIZES[axis][:1]), *found]
+    else:
+        found = [*found, *_measured(subject, axis, SIZES[axis][2:])]
+    if _last_power(found) < least - OVERSTATED:
+        found = [*found, *_measured(subject, axis, (4 * found[-1].size,))]
     power = _last_power(found)
     if power < least - OVERSTATED:
         raise Violation(
             f"memory grows more slowly with {axis} than the card says",
-            f"{declared!r}, here a power of {least} of {axis}",
+            f"{subject.card.memory!r}, here a power of {least} of {axis}",
             f"a power of {power:.2f}",
         )
 
 
-def _last_power(found: Sequence[_Cost]) -> float:
+def _last_power(found: Sequence[Cost]) -> float:
     """By the last two differences, for what does not grow would lower the power."""
-    a, b, c = (cost.memory for cost in found[-3:])
-    return math.log(max(c - b, 1) / max(b - a, 1), found[-1].size / found[-2].size)
+    a, b, c = found[-3:]
+    slopes = [(y.memory - x.memory) / (y.size - x.size) for x, y in ((a, b), (b, c))]
+    return 1 + math.log(max(slopes[1], 1) / max(slopes[0], 1), (c.size + b.size) / (b.size + a.size))
 
 
-def _power(found: Sequence[_Cost], what: str) -> float:
+def _power(found: Sequence[Cost], what: str) -> float:
     a, b = found[-2:]
     return math.log(max(getattr(b, what), 1) / max(getattr(a, what), 1), b.size / a.size)
 
 
-def _shown(cost: _Cost, what: str) -> str:
+def _shown(cost: Cost, what: str) -> str:
     return f"{cost.memory / 1000:.0f} kB" if what == "memory" else f"{cost.work} numbers"
 
 
@@ -178,113 +168,6 @@ def _power_in(term: str, axis: str, memory: str) -> int:
 _FACTOR = re.compile(r"(?P<name>1|tile|[BDVn])(\^(?P<power>\d))?")
 
 
-@contextmanager
-def _small_tiles() -> Iterator[None]:
-    before = contrastive.TILE_BYTES
-    contrastive.TILE_BYTES = TILE_BYTES
-    try:
-        yield
-    finally:
-        contrastive.TILE_BYTES = before
-
-
-Run = Callable[[], object]
-
-
-def _of_loss(subject: Subject, axis: str, size: int) -> Run | None:
-    """A forward and backward at a size, with what they start from already made."""
-    if axis == "B":
-        return _stage(*_prepared(replace(subject, rows=size)))
-    few = replace(subject, rows=FEW)
-    if axis == "D":
-        return _widened(few, size)
-    form = subject.form or subject.build().formats[0]
-    last, suffix = split_input(form.inputs[-1])
-    if suffix in ("*", "+"):
-        return _stage(*_prepared(replace(few, negatives=size)))
-    return _lengthened(few, size) if last in subject.lists else None
-
-
-def _stage(loss: Loss, columns: Sequence[Output], labels: Tensor | None) -> Run:
-    leaves = _leaves(columns, loss)
-
-    def run() -> None:
-        value = total(loss.compute(columns, labels, _rows(columns)))
-        if value.requires_grad:
-            torch.autograd.grad(value, leaves, allow_unused=True)
-
-    return run
-
-
-def _widened(subject: Subject, width: int) -> Run | None:
-    """With embeddings repeated to a width; of what has a width of its own nothing is known."""
-    loss, columns, labels = _prepared(subject)
-    narrow = None if subject.family == "cross-encoder" or loss.fixed_dimension else loss.encoder.dimension
-    if narrow is None:
-        return None
-
-    def wide(tensor: Tensor) -> Tensor:
-        if tensor.ndim < 2 or tensor.shape[-1] != narrow:
-            return tensor
-        return tensor.detach().repeat(*[1] * (tensor.ndim - 1), width // narrow).requires_grad_(tensor.requires_grad)
-
-    run = _stage(loss, [column.map(wide) for column in columns], None if labels is None else wide(labels))
-    try:
-        run()
-    except (RuntimeError, ValueError):
-        return None  # parameters of a width that the card does not declare: another law says so
-    return run
-
-
-def _lengthened(subject: Subject, documents: int) -> Run:
-    """With as many documents in each list of the last column."""
-    batch = subject.batch
-    generator = torch.Generator().manual_seed(subject.seed)
-    texts = [WORDS[place % len(WORDS)] for place in range(documents)]
-    labels = batch.labels
-    if isinstance(labels, list):
-        labels = [torch.randint(3, (documents,), generator=generator).double() / 2 for _ in labels]
-    longer = replace(batch, columns=[*batch.columns[:-1], [texts] * batch.rows], labels=labels)
-    loss = subject.build()
-    columns = subject.records(loss, longer)
-    loss._draw(False, columns)
-    return _stage(loss, columns, longer.flat_labels)
-
-
-def _of_similarity(subject: Subject, axis: str, size: int) -> Run | None:
-    """All pairs in tiles, as a contrastive loss has them."""
-    if axis == "n":
-        return None
-    few = replace(subject, rows=size if axis == "B" else FEW)
-    loss = few.build()
-    a, b = few.records(loss)
-    if axis == "D":
-        a, b = (c.map_embedding(lambda t: as_leaf(t.detach().repeat(*[1] * (t.ndim - 1), size // 8))) for c in (a, b))
-
-    def run() -> None:
-        value = over_tiles(a, b, lambda scores, _: scores.sin().sum(), similarity=loss.scorer)
-        assert isinstance(value, Tensor)
-        value.backward()
-
-    return run
-
-
-def _of_weighting(subject: Subject, axis: str, size: int) -> Run | None:
-    """The weights of a few lists."""
-    if axis != "n":
-        return None
-    true = torch.arange(size, dtype=torch.float64).remainder(3).expand(FEW, size).clone()
-    discount = torch.arange(2, size + 2, dtype=torch.float64).log2()[None]
-    weighting, gain = subject.make(), true.exp2() - 1
-    return lambda: weighting(gain, discount, true)
-
-
-_MADE: dict[str, Callable[[Subject, str, int], Run | None]] = {
-    "similarity": _of_similarity,
-    "weighting": _of_weighting,
-}
-
-
 @law(
     10,
     "loss",
@@ -297,7 +180,7 @@ _MADE: dict[str, Callable[[Subject, str, int], Run | None]] = {
 def host_sync(subject: Subject) -> None:
     """`compute` and its backward read no value of records, labels or parameters on the host."""
     loss, columns, labels = _prepared(subject)
-    run = _stage(loss, columns, labels)
+    run = stage(loss, columns, labels)
     away = [tensor for column in columns for tensor in column.tensors()]
     away += [*loss.parameters(), *loss.buffers(), *([] if labels is None else [labels])]
     with HostReads(away, subject.place[0]) as reads:
@@ -318,7 +201,7 @@ def host_sync(subject: Subject) -> None:
     cause="tensors appended to a list or kept in a cache; a memory is a registered buffer of fixed size",
 )
 def leak(subject: Subject) -> None:
-    """As many bytes are kept after 20 steps as after 3, beside registered buffers."""
+    """As many bytes are kept after 6 steps as after 2, beside registered buffers."""
     loss, columns, labels = _prepared(subject)
     kept = []
     with Meter() as meter:
@@ -333,10 +216,10 @@ def leak(subject: Subject) -> None:
         gc.collect()  # cycles are found late, but they are found
         kept[1] = _kept(meter, loss)
     if kept[1] > kept[0]:
-        raise Violation("what is kept grows with the steps", f"{kept[0]} bytes as after 3", f"{kept[1]} after 20")
+        raise Violation("what is kept grows with the steps", f"{kept[0]} bytes as after 2", f"{kept[1]} after 6")
 
 
-LEAK_STEPS = (3, 17)
+LEAK_STEPS = (2, 4)
 
 
 def _kept(meter: Meter, loss: Loss) -> int:

@@ -133,3 +133,14 @@ def losskit(site: Site) -> Losskit:
         )
 
     return run
+
+
+@pytest.fixture
+def warn_always() -> Iterator[None]:
+    """Torch warns each time, and not only the first time in a process."""
+    import torch
+
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    yield
+    torch.set_warn_always(before)

@@ -108,6 +108,16 @@ def test_average_ranks_are_counted(labels, padding):
     assert average_ranks(values, where)[0, : len(labels)].tolist() == expected
 
 
+@pytest.mark.usefixtures("warn_always")
+def test_average_ranks_of_columns_are_those_of_rows():
+    """Lists that lie across memory; a copy made inside would be warned about."""
+    labels = torch.tensor([[2.0, 0.0, 2.0], [1.0, 1.0, 5.0]])
+    where = torch.ones(2, 3, dtype=torch.bool)
+    across = labels.T.contiguous().T
+    assert not across.is_contiguous()
+    assert average_ranks(across, where.T.contiguous().T).tolist() == [[1.5, 3.0, 1.5], [2.5, 2.5, 1.0]]
+
+
 def test_average_ranks_of_integers():
     labels, where = torch.tensor([[3, 1, 3, 9]]), torch.tensor([[True, True, True, False]])
     assert average_ranks(labels, where)[0, :3].tolist() == [1.5, 3.0, 1.5]

@@ -35,6 +35,19 @@ def test_classes_may_be_true_and_false(make):
     )
 
 
+@pytest.mark.usefixtures("warn_always")
+@pytest.mark.parametrize("make", LOSSES)
+def test_classes_may_lie_apart_in_memory(make):
+    """A copy made inside would be warned about."""
+    vectors = torch.arange(8.0).reshape(4, 2).sin()
+    numbers = torch.tensor([1, 0, 1, 0])
+    apart = torch.stack([numbers, numbers], 1)[:, 0]
+    assert not apart.is_contiguous()
+    assert make().compute_loss_from_embeddings([vectors], apart) == make().compute_loss_from_embeddings(
+        [vectors], numbers
+    )
+
+
 @pytest.mark.parametrize("law", laws("loss"), ids=str)
 @pytest.mark.parametrize("subject", SUBJECTS, ids=[f"{place}-{subject}" for place, subject in enumerate(SUBJECTS)])
 def test_laws(subject, law):

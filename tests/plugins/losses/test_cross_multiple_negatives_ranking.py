@@ -208,3 +208,13 @@ def test_refuses_what_does_not_fit():
         CrossMultipleNegativesRankingLoss(toy)([["q", "r"]])
     with pytest.raises(LossError, match="expected none, for it learns from the columns alone"):
         CrossMultipleNegativesRankingLoss(toy)(numbered(2), torch.zeros(ROWS))
+
+
+def test_draws_are_made_where_the_generator_is():
+    """A default device that is another than the generator's would be refused."""
+    generator = torch.Generator().manual_seed(0)
+    loss = CrossMultipleNegativesRankingLoss(ToyEncoder())
+    expected = loss.draw(generator, (6, 6, 6))
+    with torch.device("meta"):
+        again = loss.draw(generator.manual_seed(0), (6, 6, 6))
+    assert torch.equal(expected, again)

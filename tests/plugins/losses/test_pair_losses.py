@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from functools import partial
 
 import pytest
@@ -140,6 +141,14 @@ def test_online_contrastive(labels):
     hard = [d.square() for d in positives if d > near] + [(1.2 - d).clamp(min=0).square() for d in negatives if d < far]
     assert 0 < len(hard) < ROWS
     require_as_in_loops(sum(hard), OnlineContrastiveLoss(margin=1.2), columns, labels)
+
+
+@pytest.mark.parametrize("labels", [BINARY, torch.ones(ROWS), torch.zeros(ROWS)], ids=["both", "ones", "zeros"])
+@pytest.mark.parametrize("row", range(2))
+def test_online_contrastive_of_nan_is_nan(labels, row):
+    a, b = embeddings(2)
+    spoilt = a.detach().index_fill(0, torch.tensor([row]), math.nan)
+    assert OnlineContrastiveLoss().compute_loss_from_embeddings([spoilt, b], labels).isnan()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -122,6 +124,15 @@ def test_equals_that_are_retrieved_together_count_together():
     query = torch.tensor([[[1.0, 0.0]]])
     documents = torch.tensor([[[0.5, 0.0]], [[2.0, 0.0]], [[0.5, 0.0]], [[0.1, 0.0]]])
     assert xtr(query, None, documents, None, top_k=2).tolist() == [[0.5, 2.0, 0.5, 0.0]]
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 5])
+@pytest.mark.parametrize("place", ["query", "document"])
+def test_xtr_leaves_no_nan_out(place, top_k):
+    a, b = (torch.arange(12.0).reshape(2, 3, 2).add(shift).sin() for shift in (0, 5))
+    (a if place == "query" else b)[0, 1] = math.nan
+    scores = xtr(a, None, b, None, top_k=top_k)
+    assert bool((scores[0] if place == "query" else scores[:, 0]).isnan().all())
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 2, 4), (3, 0, 2, 4), (3, 2, 0, 4), (3, 2, 3, 0)], ids=str)

@@ -314,3 +314,13 @@ def test_refuses_what_cannot_be():
         AdaptiveLayerLoss(None, inner).compute_loss_from_embeddings([torch.ones(2, 3), torch.ones(2, 3)], torch.ones(2))
     with pytest.raises(LossError, match="expected an encoder that is dense, got ToyEncoder, which is sparse"):
         losskit.build({"name": "adaptive-layer", "loss": "cosent"}, ToyEncoder("sparse"))
+
+
+def test_draws_are_made_where_the_generator_is():
+    """A default device that is another than the generator's would be refused."""
+    generator = torch.Generator().manual_seed(0)
+    loss = RANKING(ToyEncoder())
+    expected = loss.draw(generator, (6, 6))
+    with torch.device("meta"):
+        again = loss.draw(generator.manual_seed(0), (6, 6))
+    assert expected == again is not None

@@ -249,3 +249,13 @@ def test_active_entries_need_no_full_size(caplog):
 def test_refuses_an_unknown_axis():
     with pytest.raises(LossError, match=r"^MatryoshkaLoss.axis: expected dimensions or active, got 'layers'"):
         MatryoshkaLoss(None, MultipleNegativesRankingLoss(), (3,), axis="layers")
+
+
+def test_draws_are_made_where_the_generator_is():
+    """A default device that is another than the generator's would be refused."""
+    generator = torch.Generator().manual_seed(0)
+    loss = DRAWN(ToyEncoder())
+    expected = loss.draw(generator, (6, 6))
+    with torch.device("meta"):
+        again = loss.draw(generator.manual_seed(0), (6, 6))
+    assert expected == again

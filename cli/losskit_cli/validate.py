@@ -58,7 +58,7 @@ def validate(
     ] = "",
     labels: Annotated[str, typer.Option(help="Labels of the data", autocompletion=among(LABELS))] = "",
     encoder: Annotated[str, typer.Option(help="One of: " + ", ".join(FAMILIES), autocompletion=among(FAMILIES))] = "",
-    seed: Annotated[int, typer.Option(help="Of encoders and data")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of encoders and data")] = 0,
     time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds that one check may take")] = TIME_LIMIT,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="With --all: how many at a time; one per core without it")

@@ -125,6 +125,14 @@ def test_where_nothing_matches_the_exit_code_is_4(call, gives) -> None:
     assert not asked
 
 
+@pytest.mark.parametrize("seed", ["-1", str(2**32), "one"])
+def test_refuses_seeds_that_no_generator_takes(call, gives, seed) -> None:
+    asked = gives(report())
+    code, out, err = call("cosent", "--seed", seed)
+    assert (code, out, asked) == (2, "", [])
+    assert "Invalid value for '--seed'" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

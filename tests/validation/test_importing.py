@@ -64,7 +64,7 @@ DEFECTS = {
     "sets a variable": ("import os; os.environ['LK_A'] = '1'", "variables of the environment", "LK_A changed"),
     "seeds torch": ("torch.manual_seed(7)", "the random state of torch", None),
     "draws globally": ("torch.rand(2)", "the random state of torch", None),
-    "seeds random": ("import random; random.seed(7)", "the state of random", None),
+    "seeds random": ("import random; random.seed(7)", "the random state of Python", None),
     "seeds numpy": ("import numpy; numpy.random.seed(7)", "the random state of numpy", None),
     "sets the dtype": ("torch.set_default_dtype(torch.float64)", "the default dtype of torch", "torch.float64"),
     "sets the threads": ("torch.set_num_threads(3)", "how many threads torch uses", None),

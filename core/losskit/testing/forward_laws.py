@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from ..clock import Clock
 from ..execution import Direct, Execution, GradCache
 from ..loss import Loss
 from ..protocols import Features
+from ..validation.process_state import difference, process_state
 from .batches import Batch
 from .compare import SINGLE, Result, Violation, differentiate, require_equal, total
 from .law import NotApplicable, law
@@ -136,26 +136,29 @@ def _padded(features: Features) -> Features:
     "similarity",
     "regularizer",
     "weighting",
-    cause="an operation in place, eval() or train(), a seed, or the global generator",
+    cause="an operation in place, eval() or train(), a seed, the global generator, or another setting of the process",
 )
 def untouched(subject: Subject) -> None:
-    """A call leaves its inputs, global random state, default dtype and the model's mode as they were."""
+    """A call leaves its inputs, the model's mode and what a whole process shares as they were, such as generators."""
     for training in (True, False):
         loss = subject.build()
         for child in loss.children():  # of a plain module also what stands for its model
             child.train(training)
         batch = subject.batch
         features, labels = batch.features(loss), batch.flat_labels
-        before = _state(loss, features, labels)
+        before, shared = _state(loss, features, labels), process_state()
         with torch.set_grad_enabled(training):
             value = total(loss(features, labels))
         if training:
             value.backward()
-        after = _state(loss, features, labels)
+        after, now = _state(loss, features, labels), process_state()
         for name, was in before.items():
             if was != after[name]:
                 told = [f"{each!r:.60}" for each in (was, after[name])]
                 raise Violation(f"a call changes {name}", *(told if told[0] != told[1] else ("as before", "changed")))
+        for name, state in shared.items():
+            if state != now[name]:
+                raise Violation(f"a call changes {name}", "as before", difference(state, now[name]))
 
 
 def _state(loss: Loss, features: Sequence[Features], labels: Tensor | None) -> dict[str, Any]:
@@ -171,10 +174,6 @@ def _state(loss: Loss, features: Sequence[Features], labels: Tensor | None) -> d
         **{name: tensor.tolist() for name, tensor in tensors.items()},
         **{f"the version of {name}": tensor._version for name, tensor in {**tensors, **weights}.items()},
         "the keys of its features": [sorted(each) for each in features],
-        "the random state of torch": torch.get_rng_state().tolist(),
-        "the random state of Python": random.getstate(),
-        "the default dtype": torch.get_default_dtype(),
-        "grad mode": torch.is_grad_enabled(),
         "the mode of the model": [part.training for part in loss.modules()],
     }
 

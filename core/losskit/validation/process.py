@@ -50,7 +50,7 @@ class Process:
             TimeoutError: none came in time.
         """
         try:
-            return self._lines.get(timeout=max(timeout, 0))
+            return self._lines.get(timeout=min(max(timeout, 0), threading.TIMEOUT_MAX))
         except queue.Empty:
             raise TimeoutError from None
 

@@ -27,7 +27,7 @@ def process_state() -> dict[str, object]:
         "the limit of recursion": sys.getrecursionlimit(),
         "sys.excepthook": sys.excepthook,
         "the streams of sys": (id(sys.stdout), id(sys.stderr), id(sys.stdin)),
-        "the state of random": random.getstate(),
+        "the random state of Python": random.getstate(),
     }
     for library, state in (("numpy", _of_numpy), ("torch", _of_torch)):
         module = sys.modules.get(library)

@@ -103,7 +103,8 @@ def merged(outcomes: Sequence[Check], deviations: Mapping[str, str]) -> Check:
     if worst.status == "failed":
         return replace(worst, status="deviating", message=reason)
     strict = "declared as a deviation, but it holds"
-    return replace(worst, status="failed", message=strict, expected="a failure, as declared", got="none")
+    cause = "what was mended, and is still declared"
+    return replace(worst, status="failed", message=strict, expected="a failure, as declared", got="none", cause=cause)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,19 @@ from losskit import registry
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # else every worker starts a thread per core
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the checks beyond the contracts' laws to the slow tests where a component's own tests run all laws.
+
+    `tests/validation` tries each of them, and `test_builtins` holds every component to all.
+    """
+    for item in items:
+        law = item.callspec.params.get("law") if hasattr(item, "callspec") else None
+        if getattr(law, "number", 0) is None:
+            item.add_marker(pytest.mark.slow)
+
+
 LOSS = """
 from losskit import Card, Format
 

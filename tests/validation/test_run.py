@@ -86,3 +86,13 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_plain_module_that_cannot_be_built_is_one_finding(home) -> None:
+    Path("mine.py").write_text(
+        "from torch import nn\n\n\nclass Mine(nn.Module):\n    def __init__(self, model):\n        self.model = model\n"
+    )
+    report = validate("mine.py:Mine", level="interface", inputs=["anchor", "positive"])
+    [finding] = report.findings
+    assert (finding.id, finding.line) == ("constructor", 4)
+    assert finding.message.startswith("AttributeError: cannot assign module before Module.__init__() call")

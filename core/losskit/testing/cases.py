@@ -157,7 +157,9 @@ def cases(target: Target, seed: int = 0) -> list[Subject]:
         known = {**given, **dict.fromkeys(filled_in(cls))}
         options = {**_required(cls, kind, families[0], "", known), **given}
         formats = tuple(target.formats) or (tuple(card.formats) if card is not None else ())
-        return plain_subjects(cls, options, formats, families, kind=kind, seed=seed)
+        plain = plain_subjects(cls, options, formats, families, kind=kind, seed=seed)
+        plain[0].build()
+        return plain
     made = Made(target.spec.qualified if target.registered else target.spec.target, kind, given)
     first = Subject(made, kind, component=cls, seed=seed)
     further = [{**each, **target.options} for each in stated[1:]]

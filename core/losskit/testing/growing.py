@@ -23,7 +23,7 @@ __all__ = ["Cost", "Run", "cost", "stage"]
 
 FEW = 4
 """How many rows there are where something else grows."""
-TILE_BYTES = 2**15
+TILE_BYTES = 2**17
 """A smaller tile, so that what is bounded by one shows it at small sizes."""
 
 Run = Callable[[], object]

@@ -384,6 +384,18 @@ def test_a_loss_that_changes_from_call_to_call_has_no_differences_to_take():
     assert (found.status, found.message) == ("not_applicable", "the value of the same records is another at each call")
 
 
+def test_the_gradient_of_larger_batches_counts():
+    class InPieces(Contrastive):
+        """Of more than 32 rows it trains on the first piece alone."""
+
+        def mean(self, values, weight):
+            return torch.cat([values[:32], values[32:].detach()]).mean()
+
+    (found,) = check(Subject(InPieces), only=["gradient"])
+    assert found.status == "failed"
+    assert found.message.startswith("with 33 rows: the gradient by ")
+
+
 def test_the_gradient_leaves_parameters_as_they_were():
     losses = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ FLOOR = 1e-8
 """What rounding in float64 makes of a slope of 0."""
 STEPS = (1e-5, 1e-6, 1e-4, 1e-3)
 """The first does as a rule. A smaller one avoids kinks; larger ones serve what is computed in float32."""
+MANY = 33
+"""Rows of the larger batch: one more than a size that pieces often have."""
 
 
 @law(
@@ -35,8 +38,18 @@ def gradient(subject: Subject) -> None:
     """The gradient is that of the value: along random directions it is what finite differences give.
 
     By each tensor of the records, and by what the loss owns; not by what guides and teachers make. Records are moved
-    off ties and zeros, and one step of several has to agree, so kinks that a direction passes by do no harm.
+    off ties and zeros, and one step of several has to agree, so kinks that a direction passes by do no harm. Of a
+    small batch, and of one that is large enough for code that cuts batches into pieces.
     """
+    _require_gradient(subject)
+    if subject.rows == Subject.rows:  # a smaller example is not to fail by a larger batch
+        try:
+            _require_gradient(replace(subject, rows=MANY))
+        except Violation as found:
+            raise Violation(f"with {MANY} rows: {found}", found.expected, found.got) from found
+
+
+def _require_gradient(subject: Subject) -> None:
     loss, columns, labels = _prepared(subject)
     loss.double()
     generator = generator_of(subject)

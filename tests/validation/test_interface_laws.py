@@ -473,6 +473,23 @@ def test_refuses_a_batch_that_does_not_fit() -> None:
     assert found.expected.startswith("an error that says")
 
 
+class DropsColumns(nn.Module):
+    """A plain loss that takes the first two columns, however many there are."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, sentence_features, labels):
+        a, b, *_ = [self.model(features)["sentence_embedding"] for features in sentence_features]
+        return (torch.cosine_similarity(a, b) - labels.reshape(-1)).square().mean()
+
+
+def test_refuses_no_column_less_than_it_is_given() -> None:
+    message = broken(plain_subjects(DropsColumns, {}, [PAIRS])[0], "refusals")
+    assert "3 columns instead of 2: the last one is dropped in silence" in message
+
+
 def test_refuses_to_go_without_labels() -> None:
     message = broken(plain_subjects(PlainIgnoresLabels, {}, [PAIRS])[0], "refusals")
     assert "no labels: the loss gives a number" in message

@@ -108,7 +108,7 @@ def refusals(subject: Subject) -> None:
     """Columns and labels that do not fit are an error that says so, and never a number."""
     loss = subject.build()
     columns, labels = subject.records(loss), subject.batch.flat_labels
-    # Of a plain module nobody knows which further columns it takes, and trainers give all columns as many rows.
+    # A plain module may take more columns than it was said to, and trainers give all columns as many rows.
     forms = (subject.form,) if subject.plain and subject.form else loss.formats
     wrong_columns = () if subject.plain else _wrong_columns(loss, columns, labels, forms)
     for what, stage in (*wrong_columns, *_wrong_labels(subject, loss, columns, labels, forms)):
@@ -117,7 +117,9 @@ def refusals(subject: Subject) -> None:
             message = f"{what}: the loss gives a number"
             raise Violation(message, "an error that says so", f"{total(value).item():.6g}")
     _require_one_per_row(subject, loss, columns, labels)
-    if not subject.plain:
+    if subject.plain:
+        _require_no_column_dropped(subject, loss, columns, labels, forms)
+    else:
         _require_no_type_error(subject, loss)
 
 
@@ -184,6 +186,20 @@ def _wrong_labels(
 def _fits(form: Format, columns: int) -> bool:
     fewest, most = form.arity
     return fewest <= columns and (most is None or columns <= most)
+
+
+def _require_no_column_dropped(
+    subject: Subject, loss: Loss, columns: list[Output], labels: Tensor | None, forms: Sequence[Format]
+) -> None:
+    """One column more than the data have is refused, or changes the value."""
+    if loss.encoder.family == "cross-encoder" or None in [form.arity[1] for form in forms]:
+        return
+    further = columns[-1].map_embedding(lambda embedding: embedding.flip(-1).flip(0))
+    expected = _value(subject, loss, columns, labels, "the batch")
+    got = _value(subject, loss, [*columns, further], labels, "a further column")
+    if expected is not None and got is not None and torch.equal(total(expected), total(got)):
+        message = f"{len(columns) + 1} columns instead of {len(columns)}: the last one is dropped in silence"
+        raise Violation(message, "an error that says so", f"{total(got).item():.6g}, as without it")
 
 
 def _require_no_type_error(subject: Subject, loss: Loss) -> None:

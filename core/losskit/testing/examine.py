@@ -162,7 +162,7 @@ def _hooked(kind: str) -> tuple[list[Law], list[Problem]]:
     found, problems = [], []
     for entry, law in hooks.call("losskit_checks"):
         if not isinstance(law, Law):
-            reason = f"losskit_checks gives {law!r:.60}, no law of losskit.testing"
+            reason = f"losskit_checks gives an object of type {type(law).__name__}, no law of losskit.testing"
             problems.append(entry.problem("broken", reason, f"update {entry.provider}, or block it"))
         elif kind in law.kinds:
             found.append(replace(law, id=f"{normalize(entry.provider)}/{law.id}"))

@@ -186,12 +186,14 @@ def costs() -> Iterator[str]:
         MEASURED / "ranking.json", "documents", "{loss} on {model}, {documents} documents", "loss", "model"
     )
     yield "\n## Sparse models\n"
-    yield "The vocabulary head on 30,522 terms (its input is what a transformer of width 384 puts out); the penalties and"
-    yield "the `splade` wrapper on embeddings of 30,522 terms; the `csr` wrapper and its reconstruction on 1,536 latents."
+    yield "The vocabulary head on 30,522 terms (its input is what a transformer of width 384 puts out); the penalties"
+    yield "and the `splade` wrapper on embeddings of 30,522 terms; the `csr` wrapper and its reconstruction on 1,536"
+    yield "latents."
     yield "`tests/benchmarks/bench_sparse.py` measures it.\n"
     yield from _measured(MEASURED / "sparse.json", "batch", "{case} at {batch:,}", "case")
     yield "\n## Late interaction\n"
-    yield "Losses over MaxSim of queries of 32 tokens and documents of 64 to 128, of 128 dimensions.\n`tests/benchmarks/bench_multi_vector.py` measures it.\n"
+    yield "Losses over MaxSim of queries of 32 tokens and documents of 64 to 128, of 128 dimensions."
+    yield "`tests/benchmarks/bench_multi_vector.py` measures it.\n"
     yield from _measured(MEASURED / "multi_vector.json", "batch", "{case} at {batch:,}", "case")
 
 
@@ -241,8 +243,8 @@ def checks() -> Iterator[str]:
     from losskit.validation.static import STATIC
 
     yield "# Checks\n"
-    yield "What `losskit validate` looks for, level by level. A card's `deviations` and the option `--select` name checks"
-    yield "by these ids; the numbers are those of the [laws](../concepts/validation.md#laws)."
+    yield "What `losskit validate` looks for, level by level. A card's `deviations` and the option `--select` name"
+    yield "checks by these ids; the numbers are those of the [laws](../concepts/validation.md#laws)."
     for level in LEVELS:
         rows: list[tuple[str, int | None, Sequence[str], Callable[..., Any], str]] = []
         if level == "static":

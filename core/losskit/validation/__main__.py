@@ -38,6 +38,8 @@ from .target import Job
 
 TAIL = 2_000
 """How much of what a job wrote is told."""
+LARGEST_FILE = 1 << 30
+"""Bytes that a job may write into one file, such as what it prints."""
 POLL_MS = 10
 """How often it is looked whether a job has ended."""
 THREADS = 1
@@ -57,9 +59,11 @@ def main() -> None:
         except EOFError:
             return
         if job.level != "static":
+            # What checks import, some of it only at the first operation on the meta device, is imported once for all.
             import torch
+            import torch._dynamo
 
-            import losskit.testing.examine  # noqa: F401 - so that each process need not import it again
+            import losskit.testing.examine  # noqa: F401
 
             torch.set_num_threads(THREADS)
         with tempfile.TemporaryFile() as said:
@@ -86,6 +90,7 @@ def _serve(job: Job, results: IO[str], said: IO[bytes]) -> None:
         try:
             os.setsid()
             os.environ["TMPDIR"] = tempfile.tempdir = folder
+            _limit_files()
             os.dup2(said.fileno(), 1)
             os.dup2(said.fileno(), 2)
             tell(pid=os.getpid())
@@ -106,6 +111,12 @@ def _serve(job: Job, results: IO[str], said: IO[bytes]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     said.seek(max(0, said.seek(0, os.SEEK_END) - TAIL))
     tell(end=os.waitstatus_to_exitcode(status), tail=said.read().decode(errors="replace"))
+
+
+def _limit_files() -> None:
+    import resource  # which not every system has
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, resource.RLIM_INFINITY))
 
 
 def _ended(pid: int, results: IO[str]) -> int:

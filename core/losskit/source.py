@@ -99,22 +99,24 @@ class Sources:
 
     def locate(self, module: str) -> ModuleSpec:
         """Find a module through the import finders, importing no package on the way."""
-        if module not in self._specs:
+        key = _key(module)
+        if key not in self._specs:
             if module.endswith(".py"):
-                return self._specs.setdefault(module, _file(module))
+                return self._specs.setdefault(key, _file(module))
             parent = module.rpartition(".")[0]
             path = _search_path(self.locate(parent)) if parent else sys.path
-            self._specs[module] = _find(module, path, top=not parent)
-        return self._specs[module]
+            self._specs[key] = _find(module, path, top=not parent)
+        return self._specs[key]
 
     def record(self, module: str) -> Record:
         """What a module's source says."""
-        if module not in self._records:
+        key = _key(module)
+        if key not in self._records:
             spec = self.locate(module)
             if spec.loader is None or not spec.origin:
                 raise UnreadableError(f"module {module} has no source")
-            self._records[module] = self._read(module, spec)
-        return self._records[module]
+            self._records[key] = self._read(module, spec)
+        return self._records[key]
 
     def text(self, module: str) -> str:
         """The source of a module."""
@@ -205,6 +207,11 @@ class Sources:
             record = parse(source, module, file, is_package=spec.submodule_search_locations is not None)
             self._cache.put(file, stamp, record)
         return record
+
+
+def _key(module: str) -> str:
+    """What a module is remembered by: a file by its whole path, for the working folder may change."""
+    return str(Path(module).absolute()) if module.endswith(".py") else module
 
 
 def _source(module: str, spec: ModuleSpec) -> str | None:

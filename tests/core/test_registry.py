@@ -463,3 +463,15 @@ def test_losses_are_reached_by_their_class_names(site) -> None:
     with pytest.raises(AmbiguousError):
         _ = losskit.losses.TwinLoss
     assert not hasattr(losskit.losses, "__wrapped__")
+
+
+def test_a_file_is_another_one_in_another_folder(home, monkeypatch) -> None:
+    for folder in ("first", "second"):
+        Path(folder).mkdir()
+        Path(folder, "mine.py").write_text(f'class Mine:\n    """Of the {folder}."""\n')
+    found = []
+    for folder in ("first", "second"):
+        with monkeypatch.context() as there:
+            there.chdir(folder)
+            found.append(registry.get("loss", "mine.py:Mine").summary)
+    assert found == ["Of the first.", "Of the second."]

@@ -104,8 +104,9 @@ _MISSING = object()
 
 
 def _require_stored(component: Any, name: str, given: Any) -> None:
-    if isinstance(component, Loss) and component.get_config_dict().get(name, _MISSING) == plain_value(given):
-        return  # something that stands for it may be kept, as long as the configuration gives it back
+    stated = component.get_config_dict().get(name, _MISSING) if isinstance(component, Loss) else _MISSING
+    if plain_value(given) in (stated, stated.get("name") if isinstance(stated, Mapping) else stated):
+        return  # something that stands for it may be kept, as long as the configuration gives it back, or names it
     stored = getattr(component, name, _MISSING)
     if stored is _MISSING:
         raise Violation(f"the argument {name!r} is not kept under its own name", f"an attribute {name}", "none")

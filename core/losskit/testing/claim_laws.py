@@ -15,7 +15,7 @@ from ..loss import Loss
 from ..output import Output
 from .changes import generator_of, objective, others, same, with_other
 from .compare import Violation, total
-from .law import NotApplicable, law
+from .law import IN_LOSSES, NotApplicable, law
 from .stage_laws import _prepared, _rows
 from .subject import Subject
 
@@ -37,11 +37,7 @@ def _claimed(subject: Subject) -> Card:
 
 @law(
     None,
-    "loss",
-    "wrapper",
-    "regularizer",
-    "similarity",
-    "weighting",
+    *IN_LOSSES,
     cause="the card's field `stochastic` was not kept up with `draw`, or torch's own generator is used",
 )
 def stochastic(subject: Subject) -> None:

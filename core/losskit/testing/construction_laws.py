@@ -14,12 +14,11 @@ from torch import Tensor, nn
 
 from ..loss import Loss, plain_value
 from .compare import Violation
-from .law import NotApplicable, law
+from .law import LOSSES, NotApplicable, law
 from .subject import Subject
 
 __all__ = ["constructor", "model_child", "part_of"]
 
-LOSSES = ("loss", "wrapper")
 PARTS = ("regularizer", "similarity", "weighting")
 REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 

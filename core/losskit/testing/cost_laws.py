@@ -12,7 +12,7 @@ from ..loss import Loss
 from ..math import contrastive
 from .compare import Violation, total
 from .growing import Cost, cost, stage
-from .law import NotApplicable, law
+from .law import IN_LOSSES, NotApplicable, law
 from .meters import HostReads, Meter
 from .stage_laws import _prepared
 from .subject import Subject
@@ -39,11 +39,7 @@ UNDECLARED = 2
 
 @law(
     11,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     cause="a matrix of all pairs, or pairs of pairs, made whole; or a card whose memory was never measured",
 )
 def growth(subject: Subject) -> None:
@@ -170,11 +166,7 @@ _FACTOR = re.compile(r"(?P<name>1|tile|[BDVn])(\^(?P<power>\d))?")
 
 @law(
     10,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     cause="an if, float(), item() or tolist() on a tensor, or a mask as an index; torch.where needs none of them",
 )
 def host_sync(subject: Subject) -> None:
@@ -193,11 +185,7 @@ def host_sync(subject: Subject) -> None:
 
 @law(
     None,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     cause="tensors appended to a list or kept in a cache; a memory is a registered buffer of fixed size",
 )
 def leak(subject: Subject) -> None:

@@ -17,7 +17,7 @@ from ..output import Output
 from ..validation.findings import Skipped, Violation
 from .compare import Result, differentiate, require_equal
 from .forward_laws import forward
-from .law import Law, law
+from .law import IN_LOSSES, Law, law
 from .stage_laws import HALF_TOLERANCE, _cast, _leaves, _prepared, _rows, _whole
 from .subject import Subject, as_leaf
 
@@ -40,11 +40,7 @@ def accelerator() -> torch.device:
 
 @law(
     None,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     level="gpu",
     cause="tensors made on a fixed device, or an operation that is another on an accelerator",
 )
@@ -55,11 +51,7 @@ def gpu_parity(subject: Subject) -> None:
 
 @law(
     8,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     level="gpu",
     cause="sums or exponentials in half precision, which the operations of an accelerator do not widen",
 )
@@ -70,11 +62,7 @@ def gpu_half(subject: Subject) -> None:
 
 @law(
     10,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     level="gpu",
     cause="item(), tolist(), a condition on a tensor, or a shape that depends on values, such as of nonzero",
 )

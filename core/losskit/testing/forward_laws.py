@@ -16,7 +16,7 @@ from ..protocols import Features
 from ..validation.process_state import difference, process_state
 from .batches import Batch
 from .compare import SINGLE, Result, Violation, differentiate, require_equal, total
-from .law import NotApplicable, law
+from .law import IN_LOSSES, NotApplicable, law
 from .subject import Subject
 
 __all__ = ["dropout", "executions", "forward", "order", "padding", "untouched"]
@@ -80,11 +80,7 @@ def _executed(subject: Subject, execution: Execution, dropout: float = 0.0) -> R
 
 @law(
     5,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     cause="a row compared with its neighbours, or the first one treated unlike others",
 )
 def order(subject: Subject) -> None:
@@ -105,11 +101,7 @@ def order(subject: Subject) -> None:
 
 @law(
     5,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     cause="widths of features that are counted, without the mask",
 )
 def padding(subject: Subject) -> None:
@@ -131,11 +123,7 @@ def _padded(features: Features) -> Features:
 
 @law(
     6,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     cause="an operation in place, eval() or train(), a seed, the global generator, or another setting of the process",
 )
 def untouched(subject: Subject) -> None:

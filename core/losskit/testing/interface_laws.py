@@ -17,14 +17,13 @@ from .compare import Result, Violation, require_equal
 from .construction_laws import constructor, model_child, part_of
 from .example_laws import examples
 from .forward_laws import forward
-from .law import law
+from .law import LOSSES, law
 from .refusal_laws import options, refusals
 from .stage_laws import _prepared, _rows
 from .subject import Subject
 
 __all__ = ["LAWS", "copies", "protocol", "returns"]
 
-LOSSES = ("loss", "wrapper")
 PROTOCOLS: dict[str, type] = {"regularizer": Regularizer, "similarity": Similarity, "weighting": Weighting}
 WAYS = ("compute", "score", "per_query", "per_document")
 """The methods one of which says what the loss is; one of scores has all of them."""

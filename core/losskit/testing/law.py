@@ -17,7 +17,12 @@ from ..validation.findings import NotApplicable, Skipped, Violation
 from ..validation.report import Check, Level
 from .subject import Subject
 
-__all__ = ["Check", "Law", "NotApplicable", "Skipped", "deviations", "law"]
+__all__ = ["IN_LOSSES", "LOSSES", "Check", "Law", "NotApplicable", "Skipped", "deviations", "law"]
+
+
+LOSSES = ("loss", "wrapper")
+IN_LOSSES = (*LOSSES, "similarity", "regularizer", "weighting")
+"""The kinds that are losses, or do their work inside of one."""
 
 
 @dataclass(frozen=True)

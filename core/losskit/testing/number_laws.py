@@ -16,7 +16,7 @@ from ..building import annotation_of, members
 from ..loss import Loss
 from ..output import Output
 from .compare import Result, Violation, differentiate, require_equal, total
-from .law import NotApplicable, law
+from .law import IN_LOSSES, NotApplicable, law
 from .stage_laws import _cast, _leaves, _prepared, _require_finite, _rows, _whole
 from .subject import Subject, as_leaf
 
@@ -40,11 +40,7 @@ PROPORTIONAL = 0.75
 
 @law(
     None,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     cause="an exponential or a square that overflows, or a difference of nearly equal numbers",
 )
 def float32(subject: Subject) -> None:
@@ -104,11 +100,7 @@ def _largest(expected: Result, got: Result | None = None) -> float:
 
 @law(
     None,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     cause="view() of what need not be contiguous, or as_strided",
 )
 def layout(subject: Subject) -> None:
@@ -141,11 +133,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @law(
     None,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     cause="nan_to_num, or a comparison that is False for NaN and leaves its row out",
 )
 def nan(subject: Subject) -> None:
@@ -178,11 +166,7 @@ def _require_no_number(name: str, loss: Loss, columns: Sequence[Output], labels:
 
 @law(
     None,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     cause="an exponential of large scores, a division by an option, or a term that is left out where its weight is 0",
 )
 def extreme_options(subject: Subject) -> None:

@@ -19,7 +19,7 @@ from ..output import Output
 from ..registry import get, name_of
 from ..spec import given_in_code
 from .compare import Violation, total
-from .law import NotApplicable, law
+from .law import IN_LOSSES, NotApplicable, law
 from .stage_laws import _rows
 from .subject import Subject
 
@@ -36,11 +36,7 @@ Stage = tuple[list[Output], Tensor | None]
 
 @law(
     None,
-    "loss",
-    "wrapper",
-    "regularizer",
-    "similarity",
-    "weighting",
+    *IN_LOSSES,
     level="interface",
     cause="a constructor with **kwargs, or an option without an annotation",
     plain="a plain module is not built by losskit.build",

@@ -11,7 +11,7 @@ from ..building import build
 from ..registry import name_of
 from .compare import Violation, require_equal
 from .forward_laws import forward
-from .law import NotApplicable, law
+from .law import IN_LOSSES, NotApplicable, law
 from .subject import Subject
 
 __all__ = ["config", "owned_state", "pickled"]
@@ -40,11 +40,7 @@ def config(subject: Subject) -> None:
 
 @law(
     9,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     cause="a lambda, generator, lock or open file among the attributes",
 )
 def pickled(subject: Subject) -> None:

@@ -15,7 +15,7 @@ from ..loss import Loss
 from ..output import Output
 from ..score_loss import ScoreLoss
 from .compare import Result, Violation, differentiate, require_equal, total
-from .law import NotApplicable, law
+from .law import IN_LOSSES, NotApplicable, law
 from .subject import Subject, as_leaf
 
 __all__ = ["additivity", "compiles", "degenerate", "half_precision", "masking", "meta"]
@@ -89,11 +89,7 @@ def _share(weight: Any, key: str) -> Any:
 
 @law(
     5,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     cause="a mean, maximum or sum over all places, without the mask",
 )
 def masking(subject: Subject) -> None:
@@ -131,11 +127,7 @@ def _require_masked_scores_unread(loss: ScoreLoss) -> None:
 
 @law(
     7,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     cause="a division by a length or count that may be 0, a root at 0, or an exponential of what is large",
 )
 def degenerate(subject: Subject) -> None:
@@ -183,11 +175,7 @@ def _require_finite(name: str, loss: Loss, columns: Sequence[Output], labels: Te
 
 @law(
     8,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     cause="a sum, square or exponential in the precision of the records",
 )
 def half_precision(subject: Subject) -> None:
@@ -211,11 +199,7 @@ def _cast(column: Output, dtype: torch.dtype) -> Output:
 
 @law(
     10,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     cause="a tensor made without the device of the records, or one that is no buffer",
 )
 def meta(subject: Subject) -> None:
@@ -231,11 +215,7 @@ def meta(subject: Subject) -> None:
 
 @law(
     10,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     level="full",
     cause="a branch on a value, or a call that cannot be traced",
     plain="trainers compile the model, and call a plain loss as it is",

@@ -19,7 +19,7 @@ from ..wrapper import Wrapper
 from .batches import Batch
 from .compare import Result, Violation, differentiate, require_equal, total
 from .forward_laws import forward
-from .law import law
+from .law import IN_LOSSES, law
 from .stage_laws import _cast, _leaves, _prepared, _rows, _whole
 from .subject import Subject
 
@@ -36,11 +36,7 @@ EXACT = 1e-14
 
 @law(
     None,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     cause="an attribute, module or default argument that compute changes; what remembers belongs into observe",
 )
 def repeatable(subject: Subject) -> None:
@@ -77,11 +73,7 @@ def _forget(loss: Loss, state: dict[str, Tensor]) -> None:
 
 @law(
     None,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     cause="a list, dict or module on the class, in the module or as a default argument",
 )
 def instances(subject: Subject) -> None:
@@ -116,11 +108,7 @@ def _require_apart(loss: Loss, other: Loss) -> None:
 
 @law(
     None,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     cause="a tensor that is kept without detach(), as an attribute or in a list",
 )
 def kept_graphs(subject: Subject) -> None:
@@ -168,11 +156,7 @@ def _finished_step(loss: Loss, columns: Sequence[Any], labels: Tensor | None) ->
 
 @law(
     None,
-    "loss",
-    "wrapper",
-    "similarity",
-    "regularizer",
-    "weighting",
+    *IN_LOSSES,
     cause="torch.tensor, zeros, ones or linspace without the dtype and the device of the records",
 )
 def default_dtype(subject: Subject) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 import losskit
 from losskit.errors import DataError
 from losskit.output import Output
-from losskit.testing import Subject, ToyEncoder, check, laws, subjects
+from losskit.testing import Subject, ToyEncoder, check, laws, subjects, tiny
 from losskit.testing.encoding import ready
 from losskit.testing.tiny import options_for, tiny_folder
 
@@ -677,7 +677,7 @@ def test_a_path_is_the_tiny_transformer():
 
 
 def test_the_tiny_transformer_is_the_same_in_every_folder():
-    first, second = tiny_folder(), tiny_folder.__wrapped__()
+    first, second = tiny_folder(), tiny._written.__wrapped__(0.1)
     assert first != second
     names = sorted(file.name for file in first.iterdir())
     assert names == sorted(file.name for file in second.iterdir())
@@ -689,6 +689,6 @@ def test_making_it_is_silent_and_leaves_the_random_state(capfd):
     before = torch.get_rng_state()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tiny_folder.__wrapped__()
+        tiny._written.__wrapped__(0.1)
     assert torch.equal(torch.get_rng_state(), before)
     assert capfd.readouterr() == ("", "")

@@ -44,23 +44,31 @@ UNDECLARED = 2
 )
 def growth(subject: Subject) -> None:
     """Memory of forward and backward grows as the card says, and work not faster than with all pairs."""
-    card, measured = subject.card, False
+    stated, measured = _stated(subject), False
     for axis in SIZES:
         found = _grown(subject, axis)
         if not found:
             continue
         measured = True
-        least, most = (UNDECLARED, UNDECLARED) if card is None else _declared(card.memory, axis)
+        least, most = _declared(stated, axis) if stated else (UNDECLARED, UNDECLARED)
         if axis == "B" and subject.kind == "loss" and getattr(subject.build().scorer, "pooled", False):
             most = max(most, 2)  # whose similarity looks at all pairs has its cost
         _require_bounded(subject, axis, found, "work", max(UNDECLARED, most), "all pairs")
         if not (subject.plain and axis == "n"):  # playing a column takes operations for each of the others
             _require_few_calls(axis, found)
-        _require_bounded(subject, axis, found, "memory", most, "no card" if card is None else f"{card.memory!r}")
-        if card is not None and least > 1 and subject.family != "multi-vector":  # whose tokens weigh more
-            _require_needed(subject, axis, found, least)
+        _require_bounded(subject, axis, found, "memory", most, repr(stated) if stated else "no card")
+        if stated and least > 1 and subject.family != "multi-vector":  # whose tokens weigh more
+            _require_needed(subject, axis, found, least, stated)
     if not measured:
         raise NotApplicable("it has no size that could grow")
+
+
+def _stated(subject: Subject) -> str:
+    """The memory that cards state; of a wrapper with that of the losses inside."""
+    cards = [subject.card]
+    if subject.kind == "wrapper":
+        cards += [getattr(type(loss), "card", None) for _, loss in subject.build().tree()]
+    return " + ".join(dict.fromkeys(card.memory for card in cards if card is not None))
 
 
 def _grown(subject: Subject, axis: str) -> list[Cost]:
@@ -107,9 +115,8 @@ def _require_bounded(subject: Subject, axis: str, found: Sequence[Cost], what: s
         )
 
 
-def _require_needed(subject: Subject, axis: str, found: Sequence[Cost], least: int) -> None:
+def _require_needed(subject: Subject, axis: str, found: Sequence[Cost], least: int, stated: str) -> None:
     """Raise if memory grows more slowly than the card says, at larger sizes too: at small ones other terms count."""
-    assert subject.card is not None
     if found[0].size != SIZES[axis][0]:
         found = [*_measured(subject, axis, SIZES[axis][:1]), *found]
     else:
@@ -120,7 +127,7 @@ def _require_needed(subject: Subject, axis: str, found: Sequence[Cost], least: i
     if power < least - OVERSTATED:
         raise Violation(
             f"memory grows more slowly with {axis} than the card says",
-            f"{subject.card.memory!r}, here a power of {least} of {axis}",
+            f"{stated!r}, here a power of {least} of {axis}",
             f"a power of {power:.2f}",
         )
 

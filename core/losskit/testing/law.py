@@ -20,6 +20,8 @@ from .subject import Subject
 __all__ = ["IN_LOSSES", "LOSSES", "Check", "Law", "NotApplicable", "Skipped", "deviations", "law"]
 
 
+ELSEWHERE = 1_000_003
+"""From the seed of a subject to that of a law: else what is made anew by chance would look as if it had been kept."""
 LOSSES = ("loss", "wrapper")
 IN_LOSSES = (*LOSSES, "similarity", "regularizer", "weighting")
 """The kinds that are losses, or do their work inside of one."""
@@ -96,10 +98,14 @@ class Law:
 
 @contextmanager
 def _set_back(seed: int) -> Iterator[None]:
-    """Random numbers begin anew; what a component does to generators and the default dtype ends with the law."""
+    """Random numbers begin anew, and not as those that made the subject.
+
+    What a component does to generators and the default dtype ends with the law.
+    """
     before = random.getstate(), np.random.get_state(), torch.get_default_dtype()
     try:
         with torch.random.fork_rng(devices=[]):
+            seed = (seed + ELSEWHERE) % 2**32
             random.seed(seed)
             np.random.seed(seed)
             torch.manual_seed(seed)

@@ -44,12 +44,16 @@ def options_for(cls: type, *, dropout: float = 0.1) -> dict[str, Any]:
     return {"model": str(tiny_folder(dropout))}
 
 
-@cache
 def tiny_folder(dropout: float = 0.1) -> Path:
     """The folder of a BERT for masked language modelling with random weights, the same in every process.
 
     Its tokenizer knows letters and digits, so that every English text has tokens. It lasts as long as the process.
     """
+    return _written(dropout)
+
+
+@cache
+def _written(dropout: float) -> Path:
     from transformers import BertConfig, BertForMaskedLM
 
     folder = Path(mkdtemp(prefix="losskit-tiny-"))

@@ -196,6 +196,14 @@ def costs() -> Iterator[str]:
     yield "`tests/benchmarks/bench_multi_vector.py` measures it.\n"
     yield from _measured(MEASURED / "multi_vector.json", "batch", "{case} at {batch:,}", "case")
 
+    yield "\n## Validation\n"
+    yield "Seconds that a default `losskit validate` takes after its imports, on one thread, over the built-in components"
+    yield "on all their encoders and formats. `tests/benchmarks/bench_validate.py` measures it.\n"
+    yield "| kind | median | slowest | |\n|---|--:|--:|---|"
+    summary = json.loads((MEASURED / "validate.json").read_text(encoding="utf-8"))["summary"]
+    for kind, found in summary.items():
+        yield f"| {kind} | {found['median']:.1f} | {found['slowest']:.1f} | {found['name']} |"
+
 
 def _measured(path: Path, size: str, called: str, *names: str) -> Iterator[str]:
     """The summary and the table of a file of figures.

@@ -197,8 +197,8 @@ def costs() -> Iterator[str]:
     yield from _measured(MEASURED / "multi_vector.json", "batch", "{case} at {batch:,}", "case")
 
     yield "\n## Validation\n"
-    yield "Seconds that a default `losskit validate` takes after its imports, on one thread, over the built-in components"
-    yield "on all their encoders and formats. `tests/benchmarks/bench_validate.py` measures it.\n"
+    yield "Seconds that a default `losskit validate` takes after its imports, on one thread, over the built-in"
+    yield "components on all their encoders and formats. `tests/benchmarks/bench_validate.py` measures it.\n"
     yield "| kind | median | slowest | |\n|---|--:|--:|---|"
     summary = json.loads((MEASURED / "validate.json").read_text(encoding="utf-8"))["summary"]
     for kind, found in summary.items():

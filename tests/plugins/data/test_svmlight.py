@@ -36,7 +36,7 @@ ROWS = [
     ("name", "content"),
     [
         ("a.svm", TEXT.encode()),
-        ("a.svm.gz", gzip.compress(TEXT.encode())),
+        ("a.svm.gz", gzip.compress(TEXT.encode(), mtime=0)),
         ("a.svmlight", b"\xef\xbb\xbf" + TEXT.replace("\n", "\r\n").encode()),
     ],
 )

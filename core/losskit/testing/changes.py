@@ -15,7 +15,7 @@ from ..math.lists import tuple_index
 from ..output import Output, Tokens
 from .compare import total
 from .law import NotApplicable
-from .stage_laws import _rows
+from .stage import all_rows
 from .subject import Subject, as_leaf
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "require_rows",
     "same",
     "shaken",
+    "trials",
     "tuples_of",
     "with_items",
     "with_other",
@@ -40,6 +41,8 @@ ROUNDING = 1e-10
 """Relative: values that differ by less are the same, summed in another order."""
 ROWS = 4
 """With fewer rows, rows that are exchanged or left out may well make no difference."""
+TRIALS = 4
+"""Random records; with a margin some may lie where nothing changes the loss."""
 POSITIONS = 4
 """How many of the first texts of each list are looked at by themselves."""
 
@@ -63,7 +66,7 @@ def objective(subject: Subject, loss: Loss, columns: Sequence[Output], labels: T
     """The value of the loss stage; what it draws from torch's own generator is the same each time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(subject.seed)
-        return total(loss.compute(columns, labels, _rows(columns)))
+        return total(loss.compute(columns, labels, all_rows(columns)))
 
 
 def same(a: Tensor, b: Tensor) -> bool:
@@ -85,6 +88,13 @@ def others(column: Output, generator: torch.Generator) -> Output:
         return as_leaf(made.abs() if (tensor >= 0).all() else made)
 
     return column.map(drawn)
+
+
+def trials(columns: Sequence[Output], generator: torch.Generator, count: int = TRIALS) -> Iterator[list[Output]]:
+    """The records, then random ones in their stead."""
+    yield list(columns)
+    for _ in range(count):
+        yield [others(column, generator) for column in columns]
 
 
 def shaken(column: Output, generator: torch.Generator) -> Output:

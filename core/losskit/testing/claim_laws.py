@@ -13,10 +13,10 @@ from ..card import Card
 from ..clock import Clock
 from ..loss import Loss
 from ..output import Output
-from .changes import generator_of, objective, others, same, with_other
+from .changes import generator_of, objective, same, trials, with_other
 from .compare import Violation, total
 from .law import IN_LOSSES, NotApplicable, law
-from .stage_laws import _prepared, _rows
+from .stage import all_rows, prepare
 from .subject import Subject
 
 __all__ = ["fixed_dimension", "needs", "reads", "stochastic"]
@@ -25,8 +25,6 @@ DRAWINGS = 8
 """That all of them agree by chance is likely only where there is next to nothing to draw from."""
 LAYERS = 4
 """Of records that have any, in excess of the first."""
-TRIALS = 4
-"""Random records; with a margin some may lie where nothing changes the loss."""
 
 
 def _claimed(subject: Subject) -> Card:
@@ -72,7 +70,7 @@ def _drawn_values(subject: Subject) -> Iterator[tuple[Tensor, str]]:
             random.seed(number)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(number)
-                value = total(loss.compute(columns, subject.batch.flat_labels, _rows(columns))).detach()
+                value = total(loss.compute(columns, subject.batch.flat_labels, all_rows(columns))).detach()
             scored = columns[0].embedding if subject.family == "cross-encoder" else None
             yield value, repr([scored, *(part.drawn for _, part in loss.tree())])
     finally:
@@ -100,7 +98,7 @@ def fixed_dimension(subject: Subject) -> None:
     card = _claimed(subject)
     if subject.family == "cross-encoder":
         raise NotApplicable("scores have no width")
-    loss, columns, labels = _prepared(subject)
+    loss, columns, labels = prepare(subject)
     says = loss.fixed_dimension if subject.kind in ("loss", "wrapper") else card.fixed_dimension
     loss.set_clock(Clock(step=1, progress=0.5))
     see = getattr(loss.regularizer, "observe", None) if subject.kind == "regularizer" else None
@@ -146,7 +144,7 @@ def _halved(embedding: Tensor) -> Tensor:
 )
 def needs(subject: Subject) -> None:
     """What a loss asks encoders for beyond embeddings is read: other numbers there change the value."""
-    loss, columns, labels = _prepared(subject)
+    loss, columns, labels = prepare(subject)
     asked = [need for need in loss.needs if not need.endswith("?")]
     if not asked or subject.equals is not None:
         raise NotApplicable("with these options it needs nothing beyond embeddings")
@@ -159,7 +157,7 @@ def needs(subject: Subject) -> None:
 @law(None, "loss", "wrapper", cause="`reads` and the encoders in `frozen` or `towers` have different names or columns")
 def reads(subject: Subject) -> None:
     """What each further encoder makes of the columns that it reads changes the value, and each of them reads some."""
-    loss, columns, labels = _prepared(subject)
+    loss, columns, labels = prepare(subject)
     names = dict.fromkeys(name for _, part in loss.tree() for name in (*part.frozen, *part.towers))
     if not names:
         raise NotApplicable("it has no encoders beside the one that is trained")
@@ -183,7 +181,7 @@ def _changes(
 ) -> bool:
     """Whether other values of what goes by a name, in all columns or one, change the value of some trial."""
     generator = generator_of(subject)
-    for trial in _trials(columns, generator):
+    for trial in trials(columns, generator):
         changed = [
             with_other(column, name, generator) if only in (None, index) else column
             for index, column in enumerate(trial)
@@ -191,12 +189,6 @@ def _changes(
         if not same(objective(subject, loss, trial, labels), objective(subject, loss, changed, labels)):
             return True
     return False
-
-
-def _trials(columns: Sequence[Output], generator: torch.Generator) -> Iterator[Sequence[Output]]:
-    yield columns
-    for _ in range(TRIALS):
-        yield [others(column, generator) for column in columns]
 
 
 LAWS = (stochastic, fixed_dimension, needs, reads)

@@ -14,7 +14,7 @@ from .compare import Violation, total
 from .growing import Cost, cost, stage
 from .law import IN_LOSSES, NotApplicable, law
 from .meters import HostReads, Meter
-from .stage_laws import _prepared
+from .stage import prepare
 from .subject import Subject
 
 __all__ = ["growth", "host_sync", "leak"]
@@ -178,7 +178,7 @@ _FACTOR = re.compile(r"(?P<name>1|tile|[BDVn])(\^(?P<power>\d))?")
 )
 def host_sync(subject: Subject) -> None:
     """`compute` and its backward read no value of records, labels or parameters on the host."""
-    loss, columns, labels = _prepared(subject)
+    loss, columns, labels = prepare(subject)
     run = stage(loss, columns, labels)
     away = [tensor for column in columns for tensor in column.tensors()]
     away += [*loss.parameters(), *loss.buffers(), *([] if labels is None else [labels])]
@@ -197,7 +197,7 @@ def host_sync(subject: Subject) -> None:
 )
 def leak(subject: Subject) -> None:
     """As many bytes are kept after 6 steps as after 2, beside registered buffers."""
-    loss, columns, labels = _prepared(subject)
+    loss, columns, labels = prepare(subject)
     kept = []
     with Meter() as meter:
         for steps in LEAK_STEPS:

@@ -18,7 +18,8 @@ from ..validation.findings import Skipped, Violation
 from .compare import Result, differentiate, require_equal
 from .forward_laws import forward
 from .law import IN_LOSSES, Law, law
-from .stage_laws import HALF_TOLERANCE, _cast, _leaves, _prepared, _rows, _whole
+from .stage import all_rows, cast_records, leaves_of, prepare, whole_result
+from .stage_laws import HALF_TOLERANCE
 from .subject import Subject, as_leaf
 
 __all__ = ["gpu_half", "gpu_parity", "gpu_sync"]
@@ -87,11 +88,11 @@ def require_parity(subject: Subject, device: torch.device) -> None:
 def require_half(subject: Subject, device: torch.device) -> None:
     """Raise unless half-precision records on a device give the gradient of the same records in float64."""
     for dtype in (torch.bfloat16, torch.float16):
-        loss, columns, labels = _prepared(subject)
-        halves = [_cast(column, dtype) for column in columns]
-        expected = _whole(loss, [_cast(column, torch.float64) for column in halves], labels)
+        loss, columns, labels = prepare(subject)
+        halves = [cast_records(column, dtype) for column in columns]
+        expected = whole_result(loss, [cast_records(column, torch.float64) for column in halves], labels)
         loss.float()
-        got = _on_cpu(_whole(*_away(loss, halves, labels, device)))
+        got = _on_cpu(whole_result(*_away(loss, halves, labels, device)))
         require_equal(
             f"records in {dtype} on {device.type}", expected, replace(got, value=expected.value), HALF_TOLERANCE
         )
@@ -105,11 +106,11 @@ def require_no_waiting(subject: Subject, device: torch.device, set_mode: Callabl
         device: of the records.
         set_mode: makes operations raise that wait for the device, as `torch.cuda.set_sync_debug_mode` does.
     """
-    loss, columns, labels = _away(*_prepared(subject), device)
-    _whole(loss, columns, labels)  # once before: libraries and kernels are loaded at first use, which waits
-    leaves = _leaves(columns, loss)
+    loss, columns, labels = _away(*prepare(subject), device)
+    whole_result(loss, columns, labels)  # once before: libraries and kernels are loaded at first use, which waits
+    leaves = leaves_of(columns, loss)
     with _Waiting(device, set_mode):
-        differentiate(loss.compute(columns, labels, _rows(columns)), leaves)
+        differentiate(loss.compute(columns, labels, all_rows(columns)), leaves)
 
 
 class _Waiting(TorchDispatchMode):

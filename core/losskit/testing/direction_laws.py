@@ -18,7 +18,7 @@ from ..output import Output
 from .changes import objective, owned, require_rows, tuples_of
 from .compare import Violation
 from .law import NotApplicable, law
-from .stage_laws import _prepared
+from .stage import prepare
 from .subject import Subject
 
 __all__ = ["direction"]
@@ -36,7 +36,7 @@ Models = tuple[list[Tensor], list[Tensor]]
 def direction(subject: Subject) -> None:
     """A better model has a lower loss: right records give less than wrong ones."""
     require_rows(subject)
-    loss, columns, labels = _prepared(subject)
+    loss, columns, labels = prepare(subject)
     if owned(loss):
         raise NotApplicable("parameters of its own stand between records and what is right")
     form = subject.form or loss.formats[0]

@@ -11,7 +11,7 @@ from torch import Tensor
 from .changes import constants, generator_of, named, numbers, objective, owned, same, shaken
 from .compare import Violation
 from .law import NotApplicable, law
-from .stage_laws import _prepared
+from .stage import prepare
 from .subject import Subject
 
 __all__ = ["gradient"]
@@ -50,7 +50,7 @@ def gradient(subject: Subject) -> None:
 
 
 def _require_gradient(subject: Subject) -> None:
-    loss, columns, labels = _prepared(subject)
+    loss, columns, labels = prepare(subject)
     loss.double()
     generator = generator_of(subject)
     columns = [shaken(column, generator) for column in columns]

@@ -16,7 +16,7 @@ from ..output import Output
 from .batches import WORDS
 from .compare import total
 from .meters import Meter
-from .stage_laws import _leaves, _prepared, _rows
+from .stage import all_rows, leaves_of, prepare
 from .subject import Subject, as_leaf
 
 __all__ = ["Cost", "Run", "cost", "stage"]
@@ -80,23 +80,23 @@ def _small_tiles() -> Iterator[None]:
 def _of_loss(subject: Subject, axis: str, size: int) -> Run | None:
     """A forward and backward at a size, with what they start from already made."""
     if axis == "B":
-        return stage(*_prepared(replace(subject, rows=size)))
+        return stage(*prepare(replace(subject, rows=size)))
     few = replace(subject, rows=FEW)
     if axis == "D":
         return _widened(few, size)
     form = subject.form or subject.build().formats[0]
     last, suffix = split_input(form.inputs[-1])
     if suffix in ("*", "+"):
-        return stage(*_prepared(replace(few, negatives=size)))
+        return stage(*prepare(replace(few, negatives=size)))
     return _lengthened(few, size) if last in subject.lists else None
 
 
 def stage(loss: Loss, columns: Sequence[Output], labels: Tensor | None) -> Run:
     """A forward and backward of the loss stage."""
-    leaves = _leaves(columns, loss)
+    leaves = leaves_of(columns, loss)
 
     def run() -> None:
-        value = total(loss.compute(columns, labels, _rows(columns)))
+        value = total(loss.compute(columns, labels, all_rows(columns)))
         if value.requires_grad:
             torch.autograd.grad(value, leaves, allow_unused=True)
 
@@ -105,7 +105,7 @@ def stage(loss: Loss, columns: Sequence[Output], labels: Tensor | None) -> Run:
 
 def _widened(subject: Subject, width: int) -> Run | None:
     """With embeddings repeated to a width; of what has a width of its own nothing is known."""
-    loss, columns, labels = _prepared(subject)
+    loss, columns, labels = prepare(subject)
     narrow = None if subject.family == "cross-encoder" or loss.fixed_dimension else loss.encoder.dimension
     if narrow is None:
         return None
@@ -127,10 +127,7 @@ def _lengthened(subject: Subject, documents: int) -> Run:
     if isinstance(labels, list):
         labels = [torch.randint(3, (documents,), generator=generator).double() / 2 for _ in labels]
     longer = replace(batch, columns=[*batch.columns[:-1], [texts] * batch.rows], labels=labels)
-    loss = subject.build()
-    columns = subject.records(loss, longer)
-    loss._draw(False, columns)
-    return stage(loss, columns, longer.flat_labels)
+    return stage(*prepare(subject, longer))
 
 
 def _of_similarity(subject: Subject, axis: str, size: int) -> Run | None:

@@ -19,7 +19,7 @@ from .example_laws import examples
 from .forward_laws import forward
 from .law import LOSSES, law
 from .refusal_laws import options, refusals
-from .stage_laws import _prepared, _rows
+from .stage import all_rows, prepare
 from .subject import Subject
 
 __all__ = ["LAWS", "copies", "protocol", "returns"]
@@ -112,8 +112,8 @@ def _require_override(cls: type, name: str, base: Any) -> None:
 )
 def returns(subject: Subject) -> None:
     """The value is a floating scalar, or a dict of such by name, that asks for gradients where the records do."""
-    loss, columns, labels = _prepared(subject)
-    value = loss.compute(columns, labels, _rows(columns))
+    loss, columns, labels = prepare(subject)
+    value = loss.compute(columns, labels, all_rows(columns))
     _require_value("the loss stage", value, connected=True)
     _require_value("a forward", loss(subject.batch.features(loss), subject.batch.flat_labels), connected=True)
     with torch.no_grad():

@@ -17,7 +17,7 @@ from ..loss import Loss
 from ..output import Output
 from .compare import Result, Violation, differentiate, require_equal, total
 from .law import IN_LOSSES, NotApplicable, law
-from .stage_laws import _cast, _leaves, _prepared, _require_finite, _rows, _whole
+from .stage import all_rows, cast_records, leaves_of, prepare, require_finite, whole_result
 from .subject import Subject, as_leaf
 
 __all__ = ["batch_size", "extreme_options", "float32", "layout", "nan"]
@@ -53,10 +53,12 @@ def _is_like_float64(subject: Subject) -> bool:
     """Whether it is; False where nothing can be said, since float64's own gradient is not steady there."""
     usual = 0.0
     for factor in MAGNITUDES:
-        loss, columns, labels = _prepared(subject)
-        singles = [_cast(column.map_embedding(partial(torch.mul, other=factor)), torch.float32) for column in columns]
-        expected = _whole(loss, [_cast(column, torch.float64) for column in singles], labels)
-        got = _whole(loss.float(), singles, labels)
+        loss, columns, labels = prepare(subject)
+        singles = [
+            cast_records(column.map_embedding(partial(torch.mul, other=factor)), torch.float32) for column in columns
+        ]
+        expected = whole_result(loss, [cast_records(column, torch.float64) for column in singles], labels)
+        got = whole_result(loss.float(), singles, labels)
         what = f"float32 beside float64, records times {factor:g}"
         if expected.value.isfinite() and not got.value.isfinite():
             raise Violation(f"{what}: the value is not finite", f"{float(expected.value):.6g}", float(got.value))
@@ -74,8 +76,8 @@ def _is_like_float64(subject: Subject) -> bool:
 
 def _is_steady(subject: Subject, columns: Sequence[Output], expected: Result) -> bool:
     """Whether float64's gradient stays within the tolerance where records are moved as rounding moves them."""
-    loss, _, labels = _prepared(subject)
-    moved = [_whole(loss, _moved(columns, seed), labels) for seed in range(ROUNDINGS)]
+    loss, _, labels = prepare(subject)
+    moved = [whole_result(loss, _moved(columns, seed), labels) for seed in range(ROUNDINGS)]
     return max(_largest(expected, each) for each in moved) <= FLOAT32_TOLERANCE * _largest(expected)
 
 
@@ -106,16 +108,16 @@ def _largest(expected: Result, got: Result | None = None) -> float:
 def layout(subject: Subject) -> None:
     """How records and labels lie in memory changes nothing."""
     for name, lay in LAYOUTS.items():
-        loss, columns, labels = _prepared(subject)
-        expected = _whole(loss, columns, labels)
-        leaves = _leaves(columns, loss)
+        loss, columns, labels = prepare(subject)
+        expected = whole_result(loss, columns, labels)
+        leaves = leaves_of(columns, loss)
         laid = [column.map(lay) for column in columns]
-        value = loss.compute(laid, None if labels is None else lay(labels), _rows(laid))
+        value = loss.compute(laid, None if labels is None else lay(labels), all_rows(laid))
         require_equal(name, expected, differentiate(value, leaves))
-    loss, columns, labels = _prepared(subject)
+    loss, columns, labels = prepare(subject)
     if labels is not None:
-        expected = _whole(loss, columns, labels[:1].expand_as(labels).clone())
-        got = _whole(loss, columns, labels[:1].expand_as(labels))
+        expected = whole_result(loss, columns, labels[:1].expand_as(labels).clone())
+        got = whole_result(loss, columns, labels[:1].expand_as(labels))
         if expected.value.isfinite():  # else another law says what is wrong
             require_equal("labels that are one, expanded", expected, got)
 
@@ -138,8 +140,8 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 )
 def nan(subject: Subject) -> None:
     """NaN at a place that the value depends on gives no finite value, or an error."""
-    loss, columns, labels = _prepared(subject)
-    result = _whole(loss, columns, labels)
+    loss, columns, labels = prepare(subject)
+    result = whole_result(loss, columns, labels)
     places = iter(result.gradients)
     for place, column in enumerate(columns):
         for tensor in column.tensors():
@@ -159,7 +161,7 @@ def _spoilt(columns: Sequence[Output], chosen: Tensor, place: int) -> list[Outpu
 
 def _require_no_number(name: str, loss: Loss, columns: Sequence[Output], labels: Tensor | None) -> None:
     with suppress(ValueError):  # refused, which is as good
-        value = total(loss.compute(columns, labels, _rows(columns))).detach()
+        value = total(loss.compute(columns, labels, all_rows(columns))).detach()
         if value.isfinite():
             raise Violation(f"{name}: the value is a number", "NaN or an error", f"{float(value):.6g}")
 
@@ -178,10 +180,10 @@ def extreme_options(subject: Subject) -> None:
         for value in (usual * factor for factor in FACTORS):
             changed = replace(subject, make=partial(subject.make, **{name: value}))
             try:
-                prepared = _prepared(changed)
+                prepared = prepare(changed)
             except ValueError:
                 continue  # refused
-            _require_finite(f"{name}={value:g}", *prepared)
+            require_finite(f"{name}={value:g}", *prepared)
 
 
 def _numbers(subject: Subject) -> Iterator[tuple[str, float]]:
@@ -241,11 +243,7 @@ def _averaged(subject: Subject) -> Subject:
 
 
 def _repeated(subject: Subject, times: int) -> Result:
-    loss = subject.build()
-    batch = subject.batch.take(list(range(subject.rows)) * times)
-    columns = subject.records(loss, batch)
-    loss._draw(False, columns)
-    return _whole(loss, columns, batch.flat_labels)
+    return whole_result(*prepare(subject, subject.batch.take(list(range(subject.rows)) * times)))
 
 
 def _sum(result: Result) -> float:

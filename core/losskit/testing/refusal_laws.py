@@ -20,7 +20,7 @@ from ..registry import get, name_of
 from ..spec import given_in_code
 from .compare import Violation, total
 from .law import IN_LOSSES, NotApplicable, law
-from .stage_laws import _rows
+from .stage import all_rows
 from .subject import Subject
 
 __all__ = ["options", "refusals"]
@@ -129,7 +129,7 @@ def _value(subject: Subject, loss: Loss, columns: list[Output], labels: Tensor |
             torch.manual_seed(subject.seed)
             if not subject.plain:
                 return loss._stage(columns, labels)
-            found: Any = loss.compute(columns, labels, _rows(columns))
+            found: Any = loss.compute(columns, labels, all_rows(columns))
             return found if isinstance(found, Tensor | dict) else None  # such as logits, where there are no labels
     except LosskitError:
         return None

@@ -10,40 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import LossError
-from ..loss import Loss
 from ..output import Output
 from ..score_loss import ScoreLoss
 from .compare import Result, Violation, differentiate, require_equal, total
 from .law import IN_LOSSES, NotApplicable, law
+from .stage import all_rows, cast_records, leaves_of, prepare, require_finite, whole_result
 from .subject import Subject, as_leaf
 
 __all__ = ["additivity", "compiles", "degenerate", "half_precision", "masking", "meta"]
 
 HALF_TOLERANCE = 0.02
-
-
-def _leaves(columns: Sequence[Output], loss: Loss) -> list[Tensor]:
-    """What the stage differentiates by: the records, and what the loss owns."""
-    owned = dict.fromkeys(loss.parameters()).keys() - set(loss.model.parameters())
-    records = [tensor for column in columns for tensor in column.tensors() if tensor.requires_grad]
-    return records + [parameter for parameter in loss.parameters() if parameter in owned]
-
-
-def _rows(columns: Sequence[Output]) -> slice:
-    return slice(0, columns[0].tuples)
-
-
-def _prepared(subject: Subject) -> tuple[Loss, list[Output], Tensor | None]:
-    """A loss with its draws made, leaves for records, and labels."""
-    loss = subject.build()
-    columns = subject.records(loss)
-    loss._draw(False, columns)
-    return loss, columns, subject.batch.flat_labels
-
-
-def _whole(loss: Loss, columns: Sequence[Output], labels: Tensor | None) -> Result:
-    return differentiate(loss.compute(columns, labels, _rows(columns)), _leaves(columns, loss))
 
 
 @law(
@@ -56,17 +32,17 @@ def _whole(loss: Loss, columns: Sequence[Output], labels: Tensor | None) -> Resu
 )
 def additivity(subject: Subject) -> None:
     """The mean over slices of `rows`, weighted by `denominator`, is the whole."""
-    loss, columns, labels = _prepared(subject)
+    loss, columns, labels = prepare(subject)
     if not loss.row_wise:
         raise NotApplicable("it is not row-wise")
-    expected = _whole(loss, columns, labels)
+    expected = whole_result(loss, columns, labels)
     rows = columns[0].tuples
     for size in (1, 2, rows - 1):
         slices = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
         values = [_components(loss.compute(columns, labels, part)) for part in slices]
         weights = [loss.denominator(columns, labels, part) for part in slices]
         joined = [_mean(key, values, weights) for key in values[0]]
-        got = differentiate(torch.stack(joined).sum(), _leaves(columns, loss))
+        got = differentiate(torch.stack(joined).sum(), leaves_of(columns, loss))
         require_equal(f"slices of {size} rows", expected, got)
 
 
@@ -94,10 +70,12 @@ def _share(weight: Any, key: str) -> Any:
 )
 def masking(subject: Subject) -> None:
     """What stands at masked positions of records, or of scored lists, changes nothing."""
-    loss, columns, labels = _prepared(subject)
+    loss, columns, labels = prepare(subject)
     if any(column.mask is not None for column in columns):
         changed = [replace(column, embedding=_with_garbage(column)) for column in columns]
-        require_equal("other values of masked tokens", _whole(loss, columns, labels), _whole(loss, changed, labels))
+        require_equal(
+            "other values of masked tokens", whole_result(loss, columns, labels), whole_result(loss, changed, labels)
+        )
     elif isinstance(loss, ScoreLoss):
         _require_masked_scores_unread(loss)
     else:
@@ -133,17 +111,13 @@ def _require_masked_scores_unread(loss: ScoreLoss) -> None:
 def degenerate(subject: Subject) -> None:
     """Zero, identical, huge and tiny records, equal labels and a single row: finite and connected, or a clear error."""
     for name, change in (DEGENERATE | (PLAIN if subject.plain else {})).items():
-        loss, columns, labels = _prepared(subject)
+        loss, columns, labels = prepare(subject)
         changed = [_changed(column, change) for column in columns]
-        _require_finite(name, loss, changed, labels)
-    loss, columns, labels = _prepared(subject)
+        require_finite(name, loss, changed, labels)
+    loss, columns, labels = prepare(subject)
     if labels is not None:
-        _require_finite("equal labels", loss, columns, torch.zeros_like(labels))
-    loss = subject.build()
-    single = subject.batch.take([0])
-    columns = subject.records(loss, single)
-    loss._draw(False, columns)
-    _require_finite("one row", loss, columns, single.flat_labels)
+        require_finite("equal labels", loss, columns, torch.zeros_like(labels))
+    require_finite("one row", *prepare(subject, subject.batch.take([0])))
 
 
 DEGENERATE: dict[str, Callable[[Tensor], Tensor]] = {
@@ -161,18 +135,6 @@ def _changed(column: Output, change: Callable[[Tensor], Tensor]) -> Output:
     return column.map_embedding(lambda embedding: as_leaf(change(embedding.detach())))
 
 
-def _require_finite(name: str, loss: Loss, columns: Sequence[Output], labels: Tensor | None) -> None:
-    try:
-        found = _whole(loss, columns, labels)
-    except LossError:
-        return  # refused by name, which is as good
-    except Violation as violation:
-        raise Violation(f"{name}: {violation}", violation.expected, violation.got) from None
-    for what, tensors in (("value", [found.value]), ("gradient", found.gradients)):
-        if not all(tensor.isfinite().all() for tensor in tensors):
-            raise Violation(f"{name}: the {what} is not finite", "finite numbers", "NaN or infinity")
-
-
 @law(
     8,
     *IN_LOSSES,
@@ -181,20 +143,16 @@ def _require_finite(name: str, loss: Loss, columns: Sequence[Output], labels: Te
 def half_precision(subject: Subject) -> None:
     """Records in bfloat16 and float16 give the gradient of float64 on the same rounded records, within 2 %."""
     for dtype in (torch.bfloat16, torch.float16):
-        loss, columns, labels = _prepared(subject)
-        halves = [_cast(column, dtype) for column in columns]
-        doubles = [_cast(column, torch.float64) for column in halves]
+        loss, columns, labels = prepare(subject)
+        halves = [cast_records(column, dtype) for column in columns]
+        doubles = [cast_records(column, torch.float64) for column in halves]
         with torch.random.fork_rng(devices=[]):  # whoever draws from the global generator draws the same
             torch.manual_seed(subject.seed)
-            expected = _whole(loss, doubles, labels)
+            expected = whole_result(loss, doubles, labels)
             torch.manual_seed(subject.seed)
-            got = _whole(loss.float(), halves, labels)
+            got = whole_result(loss.float(), halves, labels)
         value = replace(got, value=expected.value)
         require_equal(f"records in {dtype}", expected, value, HALF_TOLERANCE)
-
-
-def _cast(column: Output, dtype: torch.dtype) -> Output:
-    return column.map(lambda tensor: as_leaf(tensor.to(dtype) if tensor.is_floating_point() else tensor))
 
 
 @law(
@@ -204,10 +162,10 @@ def _cast(column: Output, dtype: torch.dtype) -> Output:
 )
 def meta(subject: Subject) -> None:
     """`compute` and its backward run on the meta device: they read nothing on the host."""
-    loss, columns, labels = _prepared(subject)
+    loss, columns, labels = prepare(subject)
     loss.to("meta")
     away = [column.map(lambda t: t.detach().to("meta").requires_grad_(t.requires_grad)) for column in columns]
-    value = total(loss.compute(away, None if labels is None else labels.to("meta"), _rows(away)))
+    value = total(loss.compute(away, None if labels is None else labels.to("meta"), all_rows(away)))
     if value.device.type != "meta":
         raise Violation("the loss leaves the device of its records", "meta", value.device)
     value.backward()
@@ -222,20 +180,20 @@ def meta(subject: Subject) -> None:
 )
 def compiles(subject: Subject) -> None:
     """`compute` is one graph for torch.compile, and gives the same."""
-    loss, columns, labels = _prepared(subject)
-    expected = _whole(loss, columns, labels)
+    loss, columns, labels = prepare(subject)
+    expected = whole_result(loss, columns, labels)
     tensors = [tensor for column in columns for tensor in column.tensors()]
 
     def stage(*flat: Tensor) -> Tensor:
         rest = iter(flat)
         again = [column.map(lambda _: next(rest)) for column in columns]
-        return total(loss.compute(again, labels, _rows(columns)))
+        return total(loss.compute(again, labels, all_rows(columns)))
 
     torch.compiler.reset()
     compiled = torch.compile(stage, backend="aot_eager", fullgraph=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # tracing an autograd.Function gives torch's own
-        got = differentiate(compiled(*tensors), _leaves(columns, loss))
+        got = differentiate(compiled(*tensors), leaves_of(columns, loss))
     require_equal("compiled", expected, got)
 
 

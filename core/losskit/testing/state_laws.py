@@ -20,7 +20,7 @@ from .batches import Batch
 from .compare import Result, Violation, differentiate, require_equal, total
 from .forward_laws import forward
 from .law import IN_LOSSES, law
-from .stage_laws import _cast, _leaves, _prepared, _rows, _whole
+from .stage import all_rows, cast_records, leaves_of, prepare, whole_result
 from .subject import Subject
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ EXACT = 1e-14
 )
 def repeatable(subject: Subject) -> None:
     """A second call gives what the first gave, also after another batch, given the same clock and the same memory."""
-    loss, columns, labels = _prepared(subject)
-    once, again = (_whole(loss, columns, labels) for _ in range(2))
+    loss, columns, labels = prepare(subject)
+    once, again = (whole_result(loss, columns, labels) for _ in range(2))
     require_equal("the loss stage on the same records, again", once, again)
     loss = subject.build()
     before = {key: tensor.clone() for key, tensor in loss.owned_state().items()}
@@ -113,7 +113,7 @@ def _require_apart(loss: Loss, other: Loss) -> None:
 )
 def kept_graphs(subject: Subject) -> None:
     """Nothing of a finished step's graph stays alive."""
-    loss, columns, labels = _prepared(subject)
+    loss, columns, labels = prepare(subject)
     graphs = _finished_step(loss, columns, labels)
     if any(graph() is not None for graph in graphs):
         gc.collect()  # cycles are found late, but they are found
@@ -170,26 +170,26 @@ def default_dtype(subject: Subject) -> None:
         require_equal(what, expected, got, EXACT)
     if subject.plain:
         return  # what it makes on the default device it may move, or only index with
-    loss, columns, labels = _prepared(subject)
-    expected = _whole(loss, columns, labels)
+    loss, columns, labels = prepare(subject)
+    expected = whole_result(loss, columns, labels)
     with torch.device("meta"):
         loss._draw(False, columns)
-        value = total(loss.compute(columns, labels, _rows(columns)))
+        value = total(loss.compute(columns, labels, all_rows(columns)))
         if value.device.type != "cpu":
             raise Violation("under another default device the value stands there", "cpu", value.device)
-        require_equal("under another default device", expected, differentiate(value, _leaves(columns, loss)))
+        require_equal("under another default device", expected, differentiate(value, leaves_of(columns, loss)))
 
 
 def _of(subject: Subject, dtype: torch.dtype, default: torch.dtype) -> tuple[torch.dtype, Result]:
     """The type of the value, and the result, with records, parameters and real labels of a type."""
-    loss, columns, labels = _prepared(subject)
+    loss, columns, labels = prepare(subject)
     if dtype == torch.float32:
         loss.float()
         labels = labels.float() if labels is not None and labels.is_floating_point() else labels
-    columns = [_cast(column, dtype) for column in columns]
+    columns = [cast_records(column, dtype) for column in columns]
     with _default(default):
-        value = total(loss.compute(columns, labels, _rows(columns)))
-        return value.dtype, differentiate(value, _leaves(columns, loss))
+        value = total(loss.compute(columns, labels, all_rows(columns)))
+        return value.dtype, differentiate(value, leaves_of(columns, loss))
 
 
 @contextmanager

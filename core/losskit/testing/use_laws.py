@@ -14,27 +14,25 @@ from ..further import columns_read
 from ..loss import Loss
 from ..output import Output
 from .changes import (
+    TRIALS,
     constants,
     generator_of,
     named,
     numbers,
     objective,
-    others,
     places,
     require_rows,
     same,
+    trials,
     with_items,
     with_weight,
 )
 from .compare import Violation
 from .law import NotApplicable, law
-from .stage_laws import _prepared
+from .stage import prepare
 from .subject import Subject
 
 __all__ = ["inputs_used", "labels_used", "weights_used"]
-
-TRIALS = 4
-"""Random records; with a margin some may lie where nothing changes the loss."""
 
 
 @law(
@@ -49,17 +47,17 @@ def inputs_used(subject: Subject) -> None:
     """Every column that is encoded for the loss changes its value, and gets a gradient: each further negative too."""
     require_rows(subject)
     subject = _with_negatives(subject)
-    loss, columns, labels = _prepared(subject)
+    loss, columns, labels = prepare(subject)
     generator = generator_of(subject)
-    trials = [[others(column, generator) for column in columns] for _ in range(TRIALS)]
-    reached = [_reached(subject, loss, trial, labels) for trial in (columns, *trials)]
+    first, *random = trials(columns, generator)
+    reached = [_reached(subject, loss, trial, labels) for trial in (first, *random)]
     for index in _read(subject, loss, len(columns)):
         for place, items in places(columns[index]).items():
             if any(gradients[index][items].any() for gradients in reached):
                 continue
             which = f"text {place + 1} of the lists of " if columns[index].lists else ""
             name = which + named(subject, columns, index)
-            if not _matters(subject, loss, trials, labels, index, items):
+            if not _matters(subject, loss, random, labels, index, items):
                 raise Violation(f"{name} does not change the value", "another value", "the same")
             raise Violation(f"no gradient reaches {name}, which changes the value", "a gradient", "zeros")
 
@@ -121,14 +119,14 @@ def _matters(
 def labels_used(subject: Subject) -> None:
     """Labels matter, and belong to their rows: exchanged between rows, or among a row's documents, they change it."""
     require_rows(subject)
-    loss, columns, labels = _prepared(subject)
+    loss, columns, labels = prepare(subject)
     if labels is None:
         raise NotApplicable("its data have no labels")
     generator = generator_of(subject)
-    trials = [columns, *([others(column, generator) for column in columns] for _ in range(TRIALS - 1))]
+    tried = list(trials(columns, generator, TRIALS - 1))
     for what, exchanged in _exchanged(labels):
-        if not any(_differs(subject, loss, trial, labels, other) for trial in trials for other in exchanged):
-            zeros = any(_differs(subject, loss, trial, labels, torch.zeros_like(labels)) for trial in trials)
+        if not any(_differs(subject, loss, trial, labels, other) for trial in tried for other in exchanged):
+            zeros = any(_differs(subject, loss, trial, labels, torch.zeros_like(labels)) for trial in tried)
             message = f"labels exchanged between {what} do not change the value"
             message += "" if zeros else ", nor do labels of 0"
             raise Violation(message, "another value", "the same")
@@ -164,7 +162,7 @@ def _differs(subject: Subject, loss: Loss, columns: Sequence[Output], labels: Te
 def weights_used(subject: Subject) -> None:
     """Sample weights count as factors of their rows' losses, and 1 as none; a loss without them refuses them."""
     require_rows(subject)
-    loss, columns, labels = _prepared(replace(subject, weights=False))
+    loss, columns, labels = prepare(replace(subject, weights=False))
     if not loss.takes_weights:
         weighted = replace(subject, weights=True).batch
         try:

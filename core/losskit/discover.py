@@ -17,7 +17,7 @@ from .policy import BUILTIN, Policy, normalize
 from .source import BASES, Allowed, Ancestor, ClassSource, Sources, UnreadableError
 from .spec import Option, Problem, Spec, given_in_code, load_target
 
-__all__ = ["GROUPS", "Entry", "Reader", "Unmet", "scan", "unmet"]
+__all__ = ["GROUPS", "KEBAB", "Entry", "Reader", "Unmet", "scan", "unmet"]
 
 GROUPS = {
     "losskit.losses": "loss",
@@ -31,6 +31,8 @@ GROUPS = {
     "losskit.api": "api",
 }
 """The entry-point groups and what each holds."""
+KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+"""What names of components look like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ class Reader:
         refusal = self._policy.refusal(entry.provider, entry.name)
         if refusal:
             raise UnreadableError(refusal, status="blocked", fix="unblock or allow it there if you trust it")
-        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", entry.name):
+        if not KEBAB.fullmatch(entry.name):
             raise UnreadableError(f"the name {entry.name!r} is not kebab-case")
         missing = self._requirements(entry)
         _refuse([item for item in missing if item.name == BUILTIN], "incompatible")

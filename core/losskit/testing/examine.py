@@ -87,8 +87,7 @@ def law_checks(
     first = level == "interface"
     if first and "import" not in done and (not only or "import" in only):
         yield "import"
-        declared = target.spec.card.deviations if target.spec.card is not None else {}
-        imported = merged([import_check(target.spec)], declared)
+        imported = merged([import_check(target.spec)], target.deviations)
         yield imported
         first = imported.fine  # what does not import is not said twice
     yield "constructor"

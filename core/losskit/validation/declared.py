@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 from ..card import FAMILIES, Card
+from ..discover import KEBAB
 from ..errors import did_you_mean
 from ..policy import normalize
 from ..registry import current, same_name, space
@@ -17,8 +17,6 @@ from .ids import CHECKS
 from .reading import lineage, located
 
 __all__ = ["card", "citation", "entry_point"]
-
-KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 def entry_point(spec: Spec) -> Iterator[Violation]:

@@ -8,14 +8,15 @@ _BY_LEVEL = {
     "static": "entry-point card docstring citation packaging source",
     "interface": """
         import protocol constructor model-child options returns refusals copies examples
+        encoder-protocol encoder-adapt encoder-config
     """,
     "numeric": """
         additivity masking degenerate half-precision meta executions dropout order padding untouched config pickled
         owned-state diagonal transform weights of-lists-alone identity gradient inputs-used labels-used direction
         weights-used stochastic fixed-dimension needs reads repeatable instances kept-graphs default-dtype
         float32 layout nan extreme-options batch-size growth host-sync leak
-        encoder-protocol encoder-records encode encoder-padding encoder-take-join encoder-roles encoder-gradient
-        encoder-modes encoder-saved encoder-pickled encoder-config encoder-adapt encoder-in-a-loss
+        encoder-records encode encoder-padding encoder-take-join encoder-roles encoder-gradient encoder-modes
+        encoder-saved encoder-pickled encoder-in-a-loss
     """,
     "full": "compiles processes training training-sentence-transformers",
     "gpu": "gpu-parity gpu-sync gpu-half",

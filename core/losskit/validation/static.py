@@ -56,5 +56,4 @@ STATIC = (
 
 def static_checks(target: Target) -> list[Check]:
     """All of them, on a target, held against what its card declares."""
-    declared = target.spec.card.deviations if target.spec.card is not None else {}
-    return [merged([each.outcome(target.spec)], declared) for each in STATIC]
+    return [merged([each.outcome(target.spec)], target.deviations) for each in STATIC]

@@ -37,6 +37,11 @@ class Target:
     encoders: Sequence[str] = ()
 
     @property
+    def deviations(self) -> Mapping[str, str]:
+        """What its card declares, as far as it is read without importing it."""
+        return self.spec.card.deviations if self.spec.card is not None else {}
+
+    @property
     def registered(self) -> bool:
         """Whether a distribution registers it."""
         return bool(self.spec.provider)

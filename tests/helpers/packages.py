@@ -1,0 +1,210 @@
+"""Packages that hatchling really builds and pip really installs, in virtual environments of their own.
+
+environment = Environment(tmp_path / "env")
+with environment.having(loss_package("lk-life")):
+    assert environment.losskit("show", "life").returncode == 0
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sysconfig
+import tempfile
+import venv
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["MARK", "Environment", "Package", "loss_package", "loss_source"]
+
+MARK = "import os\nwith open(os.environ['IMPORTED'], 'a') as marks: marks.write(__name__ + ' ')\n"
+"""Lines by which a module notes that it was imported; see `Environment.imported`."""
+
+LOSS = '''
+import torch
+from losskit import Card, Format, Loss
+
+
+class {name}(Loss):
+    """{summary}"""
+
+    card = Card(formats=[Format(["anchor", "positive"])], encoders=["dense"], api="{api}")
+
+    def __init__(self, model, margin: float = 1.0, *, execution=None):
+        super().__init__(model, execution=execution)
+        self.margin = margin
+
+    def compute(self, columns, labels, rows):
+        anchors, positives = (column.embedding[rows] for column in columns)
+        return self.margin * (1 - torch.cosine_similarity(anchors, positives)).mean()
+'''
+
+
+def loss_source(name: str, summary: str = "Pulls a positive to its anchor.", api: str = "1") -> str:
+    """A module with one sound loss on pairs, which notes that it was imported."""
+    return MARK + LOSS.format(name=name, summary=summary, api=api)
+
+
+@dataclass(frozen=True)
+class Package:
+    """A project as its author has it, built by hatchling.
+
+    Args:
+        name: of the distribution.
+        version: its version.
+        files: path below `src/` -> content.
+        points: entry-point group, without "losskit." -> name -> target.
+        requires: PEP 508 requirements; nothing ever installs them.
+    """
+
+    name: str
+    version: str = "1.0"
+    files: Mapping[str, str] = field(default_factory=dict)
+    points: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    requires: Sequence[str] = ("losskit",)
+
+    def write(self, folder: Path) -> Path:
+        """Write the project into a folder; that folder."""
+        for name, content in {"pyproject.toml": self._pyproject(), **self._sources()}.items():
+            file = folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content, encoding="utf-8")
+        return folder
+
+    def wheel(self, folder: Path) -> Path:
+        """Build the wheel into a folder; the file."""
+        from hatchling.builders.wheel import WheelBuilder
+
+        with tempfile.TemporaryDirectory() as project:
+            builder = WheelBuilder(str(self.write(Path(project))))
+            return Path(next(builder.build(directory=str(folder), versions=["standard"])))
+
+    def _sources(self) -> dict[str, str]:
+        return {f"src/{name}": content for name, content in self.files.items()}
+
+    def _pyproject(self) -> str:
+        """Strings and lists of JSON are those of TOML."""
+        lines = [
+            "[build-system]",
+            'requires = ["hatchling"]',
+            'build-backend = "hatchling.build"',
+            "[project]",
+            f"name = {json.dumps(self.name)}",
+            f"version = {json.dumps(self.version)}",
+            f"dependencies = {json.dumps([*self.requires])}",
+            "[tool.hatch.build.targets.wheel]",
+            'only-include = ["src"]',
+            'sources = ["src"]',
+            "bypass-selection = true",
+            "[tool.hatch.build]",
+            'dev-mode-dirs = ["src"]',
+        ]
+        for group, names in self.points.items():
+            lines.append(f'[project.entry-points."losskit.{group}"]')
+            lines += [f"{json.dumps(name)} = {json.dumps(target)}" for name, target in names.items()]
+        return "\n".join(lines) + "\n"
+
+
+def loss_package(name: str, version: str = "1.0", *, loss: str = "life", **options: Any) -> Package:
+    """A distribution `lk-x` with one sound loss, `LifeLoss` in its module `lk_x`.
+
+    Args:
+        name: of the distribution.
+        version: its version.
+        loss: the name that the loss is registered under.
+        options: of `loss_source`; and `requires`, of the package.
+    """
+    module = name.replace("-", "_")
+    requires = options.pop("requires", ("losskit",))
+    files = {f"{module}.py": loss_source("LifeLoss", **options)}
+    return Package(name, version, files, {"losses": {loss: f"{module}:LifeLoss"}}, requires)
+
+
+class Environment:
+    """A virtual environment that sees the test run's packages, with a user's folder and a working folder of its own.
+
+    Args:
+        path: where it is made; it may lie anywhere, under any name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.home, self.work = path, path / "home", path / "work"
+        venv.create(path, symlinks=True)
+        for folder in (self.home, self.work):
+            folder.mkdir()
+        places = sysconfig.get_paths("venv", {"base": str(path), "platbase": str(path)})
+        self.executable, self.site = Path(places["scripts"]) / "python", Path(places["purelib"])
+        seen = sysconfig.get_path("purelib")
+        (self.site / "test_run.pth").write_text(f"import site; site.addsitedir({seen!r})\n", encoding="utf-8")
+
+    def install(self, *packages: Package | Path, upgrade: bool = False, editable: bool = False) -> None:
+        """Install packages, which are built first, wheels, or folders of projects."""
+        wheels = [each.wheel(self.path / "wheels") if isinstance(each, Package) else each for each in packages]
+        options = ["--upgrade"] * upgrade + ["--no-build-isolation"]
+        named = [part for wheel in wheels for part in [*["--editable"] * editable, str(wheel)]]
+        self._pip("install", "--no-index", "--no-deps", *options, *named)
+
+    def uninstall(self, *names: str) -> None:
+        """Uninstall distributions."""
+        self._pip("uninstall", "--yes", *names)
+
+    @contextmanager
+    def having(self, *packages: Package) -> Iterator[None]:
+        """With packages installed, in this order, one by one, that are gone afterwards."""
+        try:
+            for package in packages:
+                self.install(package)
+            yield
+        finally:
+            self.uninstall(*dict.fromkeys(package.name for package in packages))
+            (self.path / "imported").unlink(missing_ok=True)
+
+    def losskit(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run the command in the working folder."""
+        return self.run("-P", "-m", "losskit_cli", *arguments, **variables)
+
+    def json(self, *arguments: str, **variables: str) -> Any:
+        """What the command writes under `--json`."""
+        return json.loads(self.losskit(*arguments, "--json", **variables).stdout)
+
+    def python(self, code: str, *arguments: str, **variables: str) -> str:
+        """Run code that must not fail; what it prints."""
+        done = self.run("-P", "-c", code, *arguments, **variables)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run the environment's Python in the working folder."""
+        return subprocess.run(
+            [self.executable, *arguments],
+            cwd=self.work,
+            env={**self._variables(), **variables},
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=120,
+            check=False,
+        )
+
+    @property
+    def imported(self) -> set[str]:
+        """The modules with `MARK` that were imported since the last `having` ended."""
+        file = self.path / "imported"
+        return set(file.read_text(encoding="utf-8").split()) if file.exists() else set()
+
+    def _pip(self, *arguments: str) -> None:
+        done = self.run("-P", "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments)
+        assert done.returncode == 0, done.stderr
+
+    def _variables(self) -> dict[str, str]:
+        """The test run's, without what would reach into the environment from outside."""
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PYTHON", "LOSSKIT_", "PIP_", "XDG_"))
+        }
+        return {**inherited, "HOME": str(self.home), "IMPORTED": str(self.path / "imported")}

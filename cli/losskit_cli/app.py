@@ -105,10 +105,13 @@ def _from_plugin(name: str, entries: Sequence[Entry]) -> Any:
         providers = " and ".join(f"{entry.provider}=={entry.version}" for entry in entries)
         raise AmbiguousError(f"command {name!r} is provided by {providers}", fix="block all but one")
     entry = entries[0]
+    culprit = f"command {name!r} of {entry.provider} {entry.version} ({entry.target})"
+    obstacle = registry.current().obstacle(entry)
+    if obstacle is not None:
+        raise PluginError(culprit, got=obstacle.reason, fix=obstacle.fix)
     try:
         return _command(name, entry.load())
     except (Exception, SystemExit) as error:
-        culprit = f"command {name!r} of {entry.provider} {entry.version} ({entry.target})"
         fix = f"update {entry.provider}, or block it"
         raise PluginError(culprit, got=brief(error), fix=fix) from error
 

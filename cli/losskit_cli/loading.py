@@ -23,7 +23,8 @@ def import_all(time_limit: float) -> list[Problem]:
     """
     registry = current()
     usable: list[Spec | Entry] = [spec for spec in registry.specs if spec.status in ("ok", "ambiguous")]
-    usable += [*registry.entries("hooks"), *registry.entries("command")]
+    behaviour = [*registry.entries("hooks"), *registry.entries("command")]
+    usable += [entry for entry in behaviour if registry.obstacle(entry) is None]
     usable.sort(key=lambda item: item.provider)
     found = []
     for _, group in groupby(usable, key=lambda item: item.provider):

@@ -129,13 +129,17 @@ class Reader:
                 raise UnreadableError(f"{spec.class_name} has no card", spec.file or "", spec.line)
             _refuse([*missing, *unmet(spec.card.requires)], "missing-dependency")
             return spec
-        except UnreadableError as found:
-            flaw = found
         except Exception as error:  # noqa: BLE001 - whatever is odd about one package must not hide the others
-            flaw = UnreadableError(f"reading it raises {brief(error)}")
-        fix = flaw.fix or f"mend {entry.target}, or update {entry.provider}"
-        problem = entry.problem(flaw.status, flaw.reason, fix, flaw.file, flaw.line)
-        return replace(spec, status=flaw.status, problem=problem)
+            problem = _problem(entry, error)
+        return replace(spec, status=problem.status, problem=problem)
+
+    def obstacle(self, entry: Entry) -> Problem | None:
+        """Why hooks or a command cannot be loaded, as far as their distribution's requirements show it."""
+        try:
+            _refuse(self._compatible(entry), "missing-dependency")
+        except Exception as error:  # noqa: BLE001 - as above
+            return _problem(entry, error)
+        return None
 
     def _admitted(self, entry: Entry) -> list[Unmet]:
         """Refuse what need not be read; what the distribution requires in vain."""
@@ -144,6 +148,10 @@ class Reader:
             raise UnreadableError(refusal, status="blocked", fix="unblock or allow it there if you trust it")
         if not KEBAB.fullmatch(entry.name):
             raise UnreadableError(f"the name {entry.name!r} is not kebab-case")
+        return self._compatible(entry)
+
+    def _compatible(self, entry: Entry) -> list[Unmet]:
+        """Refuse what requires another losskit; what else its distribution requires in vain."""
         missing = self._requirements(entry)
         _refuse([item for item in missing if item.name == BUILTIN], "incompatible")
         return missing
@@ -217,6 +225,13 @@ class Reader:
             return True
         required = [_installed(re.split(r"[^\w.-]", text, maxsplit=1)[0]) for text in entry.distribution.requires or ()]
         return any(_owns(item, parent) for item in (entry.distribution, *required) if item is not None)
+
+
+def _problem(entry: Entry, error: Exception) -> Problem:
+    """What was raised while an entry was read, as its problem."""
+    flaw = error if isinstance(error, UnreadableError) else UnreadableError(f"reading it raises {brief(error)}")
+    fix = flaw.fix or f"mend {entry.target}, or update {entry.provider}"
+    return entry.problem(flaw.status, flaw.reason, fix, flaw.file, flaw.line)
 
 
 def _options(lineage: list[Ancestor]) -> list[dict[str, Any]]:

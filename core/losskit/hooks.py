@@ -13,6 +13,7 @@ Hooks are called with keyword arguments, of which an implementation takes those 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -50,6 +51,15 @@ class Specifications:
         raise NotImplementedError
 
 
+_SIGNATURES = {
+    name: [each for each in inspect.signature(hook).parameters if each != "self"]
+    for name, hook in vars(Specifications).items()
+    if name.startswith("losskit_")
+}
+"""The hooks there are and the arguments that each is given."""
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
 class Hooks:
     """The hook modules that the policy allows, each loaded and called for itself.
 
@@ -62,8 +72,13 @@ class Hooks:
         self._entries: dict[str, Entry] = {}
         self._manager = pluggy.PluginManager("losskit")
         self._manager.add_hookspecs(Specifications)
-        for entry in (registry or current()).entries("hooks"):
-            self._register(f"{entry.provider}/{entry.name}", entry)
+        registry = registry or current()
+        for entry in registry.entries("hooks"):
+            obstacle = registry.obstacle(entry)
+            if obstacle is None:
+                self._register(f"{entry.provider}/{entry.name}", entry)
+            else:
+                self.problems.append(obstacle)
 
     def call(self, hook: str, **arguments: Any) -> list[tuple[Entry, Any]]:
         """Every item of the lists that the implementations of a hook return, with the entry it is from."""
@@ -94,18 +109,45 @@ class Hooks:
     def _register(self, name: str, entry: Entry) -> None:
         try:
             plugin = entry.load()
-            self._manager.register(plugin, name=name)
+            misfits = self._misfits(plugin)
+            if not misfits:
+                self._manager.register(plugin, name=name)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it does stays with it
             # Registering may fail half-way and leave its first hooks behind.
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
             self._note(entry, f"loading it raises {brief(error)}")
             return
+        for misfit in misfits:
+            self._note_misfit(entry, misfit)
+        if misfits:
+            return
         self._entries[name] = entry
         for caller in self._manager.get_hookcallers(plugin) or ():
             if not caller.has_spec():
-                self._note(entry, f"it implements {caller.name}, which this losskit does not call", "incompatible")
+                calls = ", ".join(sorted(_SIGNATURES))
+                self._note_misfit(entry, f"it implements {caller.name}, this losskit calls {calls}")
 
-    def _note(self, entry: Entry, reason: str, status: str = "broken") -> None:
-        fix = f"update losskit or {entry.provider}, or block {entry.provider}"
-        self.problems.append(entry.problem(status, reason, fix))
+    def _misfits(self, plugin: Any) -> list[str]:
+        """The arguments that a plugin's hooks want and that nobody gives them, in words."""
+        found = []
+        for name in dir(plugin):
+            options = self._manager.parse_hookimpl_opts(plugin, name)
+            hook = (options and options.get("specname")) or name
+            if options is None or hook not in _SIGNATURES:
+                continue
+            parameters = inspect.signature(getattr(plugin, name)).parameters.values()
+            wanted = [each.name for each in parameters if each.default is each.empty and each.kind not in _VARIADIC]
+            unknown = [each for each in wanted if each not in _SIGNATURES[hook]]
+            if unknown:
+                given = ", ".join(_SIGNATURES[hook]) or "none"
+                found.append(f"{hook} wants {', '.join(unknown)}, this losskit gives {given}")
+        return found
+
+    def _note_misfit(self, entry: Entry, reason: str) -> None:
+        """Hooks and their arguments grow, so that what is not there is most likely of a later losskit."""
+        fix = f"update losskit or, if that is the newest, {entry.provider}; or block {entry.provider}"
+        self.problems.append(entry.problem("incompatible", reason, fix))
+
+    def _note(self, entry: Entry, reason: str) -> None:
+        self.problems.append(entry.problem("broken", reason, f"update {entry.provider}, or block it"))

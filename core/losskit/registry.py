@@ -62,6 +62,10 @@ class Registry:
         found = [entry for entry in self.scanned[0] if entry.kind == kind]
         return [entry for entry in found if not self.policy.refusal(entry.provider, entry.name)]
 
+    def obstacle(self, entry: Entry) -> Problem | None:
+        """What keeps hooks or a command from being loaded, as far as that shows without importing."""
+        return self._reader.obstacle(entry)
+
     @property
     def specs(self) -> tuple[Spec, ...]:
         """All components, by kind and name, what losskit brings before what others do."""
@@ -267,7 +271,9 @@ def name_of(cls: type) -> str:
 def problems() -> list[Problem]:
     """Everything that is wrong with what is installed, as far as it shows without importing."""
     registry = current()
-    return [*registry.scanned[1], *(spec.problem for spec in registry.specs if spec.problem is not None)]
+    behaviour = [registry.obstacle(entry) for kind in ("hooks", "command") for entry in registry.entries(kind)]
+    found = [*(spec.problem for spec in registry.specs), *behaviour]
+    return [*registry.scanned[1], *(problem for problem in found if problem is not None)]
 
 
 def api(name: str) -> Any:

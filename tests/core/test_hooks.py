@@ -75,13 +75,58 @@ def test_what_one_breaks_stays_with_it(site) -> None:
     said = {problem.distribution: problem.reason for problem in found.problems}
     assert said["lk-a"] == "loading it raises RuntimeError: boom"
     assert said["lk-b"] == "loading it raises SystemExit: 1"
-    assert "PluginValidationError" in said["lk-c"]
-    assert "no_such_argument" in said["lk-c"]
-    assert said["lk-d"] == "it implements losskit_future, which this losskit does not call"
+    assert said["lk-c"] == "losskit_checks wants no_such_argument, this losskit gives none"
+    assert said["lk-d"].startswith("it implements losskit_future, this losskit calls losskit_checks, losskit_comp")
     assert said["lk-e"] == "losskit_checks raises ValueError: late"
     assert "TypeError" in said["lk-f"]
     assert "AttributeError" in said["lk-h"]
-    assert {problem.distribution for problem in found.problems if problem.status == "incompatible"} == {"lk-d"}
+    assert {problem.distribution for problem in found.problems if problem.status == "incompatible"} == {"lk-c", "lk-d"}
+
+
+def test_a_hook_of_another_losskit_is_incompatible_and_says_what_to_update(site) -> None:
+    head = "import losskit\n@losskit.hookimpl\n"
+    add(site, "lk-a", head + "def losskit_train_callbacks(recipe, trainer, model): return []\n")
+    add(site, "lk-b", head + "def losskit_check(): return []\n")
+    add(site, "lk-c", head + "def losskit_train_callbacks(recipe, later=None, **more): return [later]\n")
+    add(site, "lk-d", "import losskit\n@losskit.hookimpl(specname='losskit_checks')\ndef ours(kind): return []\n")
+    found = hooks()
+    assert found.call("losskit_train_callbacks", recipe=7)[0][1] is None
+    assert [(problem.distribution, problem.status, problem.reason, problem.fix) for problem in found.problems] == [
+        (
+            "lk-a",
+            "incompatible",
+            "losskit_train_callbacks wants trainer, model, this losskit gives recipe",
+            "update losskit or, if that is the newest, lk-a; or block lk-a",
+        ),
+        (
+            "lk-b",
+            "incompatible",
+            "it implements losskit_check, "
+            "this losskit calls losskit_checks, losskit_components, losskit_train_callbacks",
+            "update losskit or, if that is the newest, lk-b; or block lk-b",
+        ),
+        (
+            "lk-d",
+            "incompatible",
+            "losskit_checks wants kind, this losskit gives none",
+            "update losskit or, if that is the newest, lk-d; or block lk-d",
+        ),
+    ]
+
+
+def test_what_requires_another_losskit_is_not_loaded(site) -> None:
+    points = {"hooks": {"x": "lk_a"}, "commands": {"go": "lk_a:go"}}
+    site.add("lk-a", points=points, modules={"lk_a.py": GOOD}, requires=["losskit>=99"])
+    site.add("lk-b", points={"hooks": {"x": "lk_b"}}, modules={"lk_b.py": GOOD}, requires=["no-such-thing"])
+    found = hooks()
+    assert found.call("losskit_checks") == []
+    assert not site.imported
+    said = [(problem.distribution, problem.status, problem.fix) for problem in registry.problems()]
+    assert said == [
+        ("lk-a", "incompatible", "pip install 'losskit>=99'"),
+        ("lk-b", "missing-dependency", "pip install 'no-such-thing'"),
+        ("lk-a", "incompatible", "pip install 'losskit>=99'"),
+    ]
 
 
 def test_generated_components_are_read_like_all_others(site) -> None:

@@ -66,6 +66,20 @@ class Output:
     lists: tuple[int, ...] | None = None
 
     @property
+    def encoded(self) -> Tensor:
+        """The embedding, of a column that was encoded.
+
+        Raises:
+            LossError: nothing encoded it.
+
+        >>> Output(torch.zeros(2, 3)).encoded.shape
+        torch.Size([2, 3])
+        """
+        if self.embedding is None:
+            raise LossError("Output.embedding", expected="an embedding", got="None: nothing encoded this column")
+        return self.embedding
+
+    @property
     def items(self) -> int:
         """The number of items n."""
         return int((self._any() if self.embedding is None else self.embedding).shape[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -60,7 +60,8 @@ def doctor(
         for name, value in policy.items():
             write(f"{name}: {value or 'nothing'}" if value is not None else f"{name}: everything")
         for problem in found:
-            write(f"\n{problem}")
+            write()
+            write(problem)
     findings = sum(problem.status != "blocked" for problem in found)
     say(f"problems found: {findings}")
     if findings:
@@ -96,29 +97,25 @@ def _environment_problems() -> list[Problem]:
             item.reason,
             f"pip install '{item.requirement}'",
         )
-        for item in unmet(metadata.requires(BUILTIN) or [])
+        for item in unmet(metadata.requires(BUILTIN) or [], current().installed)
     ]
 
 
 def _distributions() -> list[dict[str, Any]]:
     """What each distribution brings, and how its components fare."""
     registry = current()
+    statuses: dict[str, Counter[str]] = defaultdict(Counter)
+    for spec in registry.specs:
+        statuses[spec.provider][spec.status] += 1
     found: dict[str, dict[str, Any]] = {}
     for entry in registry.scanned[0]:
-        brought = found.setdefault(
-            entry.provider,
-            {
-                "distribution": entry.provider,
-                "version": entry.version,
-                "components": 0,
-                "hooks": 0,
-                "commands": 0,
-                "statuses": Counter(spec.status for spec in registry.specs if spec.provider == entry.provider),
-            },
-        )
+        name = entry.provider
+        if name not in found:
+            counts = dict.fromkeys(("components", "hooks", "commands"), 0)
+            found[name] = {"distribution": name, "version": entry.version, **counts, "statuses": statuses[name]}
         part = {"hooks": "hooks", "command": "commands", "api": None}.get(entry.kind, "components")
         if part is not None:
-            brought[part] += 1
+            found[name][part] += 1
     return list(found.values())
 
 

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["plain", "say", "write", "write_entry", "write_json", "write_line", "write_row", "write_table"]
+__all__ = ["plain", "say", "write", "write_entry", "write_json", "write_line", "write_row", "write_table", "write_text"]
 
 LABEL = 13
 """Columns of the labels of entries."""
@@ -24,17 +24,28 @@ def plain(text: object, *, keep: str = "") -> str:
     >>> plain("red \x1b[31m")
     'red \\x1b[31m'
     """
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in str(text))
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 def say(message: object) -> None:
-    """A message for the user, on stderr."""
-    print(plain(message, keep="\n"), file=sys.stderr)  # noqa: T201
+    """A message for the user, on stderr, in one line."""
+    print(plain(message), file=sys.stderr)  # noqa: T201
 
 
-def write(text: object = "") -> None:
-    """Text that was asked for, on stdout."""
-    print(plain(text, keep="\n"))  # noqa: T201
+def write(line: object = "") -> None:
+    """A line that was asked for, on stdout: a line break in it is spelled out, lest it forge another line."""
+    print(plain(line))  # noqa: T201
+
+
+def write_text(text: str) -> None:
+    """Lines that were asked for, on stdout, the first of them as it is and what follows it visibly below it."""
+    first, *rest = text.split("\n")
+    write(first)
+    for line in rest:
+        write(line if line[:1] in ("", " ", "}", "@") else f"  {line}")
 
 
 def write_line(text: str, style: str = "") -> None:
@@ -57,13 +68,14 @@ def write_entry(label: str, text: str) -> None:
     else:
         indent = " " * len(label)
     if text:
-        text = plain(text, keep="\n")
-        write(textwrap.fill(text, width, initial_indent=label, subsequent_indent=indent, break_on_hyphens=False))
+        text = plain(" ".join(text.split()))
+        print(textwrap.fill(text, width, initial_indent=label, subsequent_indent=indent, break_on_hyphens=False))  # noqa: T201
 
 
 def write_json(record: dict[str, Any]) -> None:
     """A JSON document with its schema version, on stdout, never styled."""
-    write(json.dumps({"schema": 1, **record}, indent=2, default=str))
+    # The one character of ASCII beside line breaks that steers a terminal and that JSON may hold as it is.
+    print(json.dumps({"schema": 1, **record}, indent=2, default=str).replace("\x7f", "\\u007f"))  # noqa: T201
 
 
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, sections: bool = False) -> None:

@@ -10,7 +10,7 @@ from losskit.card import KINDS, Card
 from losskit.registry import Option, Spec, find, is_target, lookup
 
 from .list import among, record
-from .output import say, write, write_entry, write_json, write_table
+from .output import say, write, write_entry, write_json, write_table, write_text
 
 __all__ = ["complete_component", "show"]
 
@@ -81,14 +81,17 @@ def _write(spec: Spec) -> None:
         for check, reason in card.deviations.items():
             write_entry("deviation", f"{check}: {reason}")
     if spec.options:
-        write("\noptions")
+        write()
+        write("options")
         write_table(["name", "type", "default", "choices"], map(_option, spec.options))
     if spec.status == "ok":
-        write("\nexample")
+        write()
+        write("example")
         _example(spec)
     if card is not None and card.citation:
-        write("\ncitation")
-        write(card.citation.strip())
+        write()
+        write("citation")
+        write_text(card.citation.strip())
 
 
 def _traits(card: Card) -> list[str]:

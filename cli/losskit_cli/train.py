@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .output import say, write, write_json, write_table
+from .output import say, write_json, write_table, write_text
 
 if TYPE_CHECKING:
     from losskit_plugins.training.run import Run
@@ -73,7 +73,7 @@ def train(
 def _write_schema() -> None:
     from losskit.recipe import Recipe
 
-    write(json.dumps(Recipe.schema(), indent=2))
+    write_text(json.dumps(Recipe.schema(), indent=2))
 
 
 def _write_run(run: Run, as_json: bool) -> None:

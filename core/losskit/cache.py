@@ -46,7 +46,7 @@ class Cache:
             return
         import tempfile
 
-        kept = {file: entry for file, entry in self._load().items() if Path(file).exists()}
+        kept = {file: entry for file, entry in self._load().items() if os.path.lexists(file)}
         body = json.dumps(kept | self._changed, separators=(",", ":"))
         try:
             path = self._path()

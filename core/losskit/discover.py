@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from email.parser import HeaderParser
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .card import API_VERSION, Card, CardError, Format
 from .errors import brief, did_you_mean
+from .installed import Distribution, Installed, Point
 from .policy import BUILTIN, Policy, normalize
 from .source import BASES, Allowed, Ancestor, ClassSource, Sources, UnreadableError
 from .spec import Option, Problem, Spec, given_in_code, load_target
@@ -33,6 +31,10 @@ GROUPS = {
 """The entry-point groups and what each holds."""
 KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 """What names of components look like."""
+LONGEST = 100
+"""Characters that a name may have."""
+_DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
+_VALUE = re.compile(rf"({_DOTTED})\s*(?::\s*({_DOTTED}))?\s*(?:\[.*\])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Entry:
     kind: str
     name: str
     target: str
-    distribution: metadata.Distribution
+    distribution: Distribution
     provider: str
     version: str
 
@@ -60,63 +62,64 @@ class Entry:
         return Problem(self.provider, self.version, self.target, status, reason, fix, file or None, line)
 
 
-def scan() -> tuple[list[Entry], list[Problem]]:
+def scan(installed: Installed) -> tuple[list[Entry], list[Problem]]:
     """The entries of all distributions in an order of their own, and what could not be read."""
     entries: list[Entry] = []
     problems: list[Problem] = []
-    for name, distribution in _distributions():
-        if not name:
-            reason = "something with entry points for losskit has no metadata"
-            problems.append(Problem("", "", "entry_points.txt", "broken", reason, "remove or reinstall it"))
+    for distribution in installed:
+        if not distribution.concerns_losskit:
             continue
-        version = _header(distribution, "Version")
-        try:
-            points = {(point.group, point.name, point.value) for point in distribution.entry_points}
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one distribution stays with it
-            reason = f"its entry points cannot be read: {brief(error)}"
-            problems.append(Problem(name, version, "entry_points.txt", "broken", reason, f"reinstall {name}"))
+        name, version, folder = distribution.name, distribution.version, distribution.folder
+        place = None if folder is None else str(folder)
+        if distribution.flaw:
+            fix = f"remove {place or name}, then pip install {name} again if you want it"
+            problems.append(Problem(name, version, "METADATA", "broken", distribution.flaw, fix, place))
             continue
-        for group, point, value in sorted(points):
-            if not group.startswith("losskit."):
-                continue
-            target = value.partition("[")[0].replace(" ", "")
-            entry = Entry(GROUPS.get(group, ""), point, target, distribution, name, version)
-            if not entry.kind:
-                fix = did_you_mean(group, GROUPS) or f"use one of {', '.join(GROUPS)}"
-                problems.append(entry.problem("broken", f"there is no entry-point group {group}", fix))
-            elif entry.kind == "api" and not entry.builtin:
-                reason = "only losskit itself may fill losskit.api"
-                problems.append(entry.problem("broken", reason, "remove the entry point"))
-            else:
-                entries.append(entry)
+        if distribution.rivals:
+            reason = f"{' and '.join(distribution.rivals)} are installed over one another"
+            fix = f"pip uninstall {name} until none is left, then pip install {name}"
+            problems.append(Problem(name, version, "METADATA", "broken", reason, fix, place))
+        for point in distribution.points:
+            found = _entry(distribution, point)
+            (entries if isinstance(found, Entry) else problems).append(found)  # type: ignore[arg-type]
     return entries, problems
 
 
-def _distributions() -> list[tuple[str, metadata.Distribution]]:
-    """Those with entry points of ours, by name; of several with one name the one that Python imports."""
-    found: dict[str, tuple[str, metadata.Distribution]] = {}
-    for distribution in metadata.distributions():
-        try:
-            mentioned = "losskit." in (distribution.read_text("entry_points.txt") or "")
-            name = _header(distribution, "Name") if mentioned else ""
-        except (OSError, UnicodeDecodeError):
-            continue
-        if mentioned:
-            found.setdefault(normalize(name), (name, (name and _installed(name)) or distribution))
-    return [found[name] for name in sorted(found)]
+def _entry(distribution: Distribution, point: Point | str) -> Entry | Problem:
+    """An entry point as an entry, or why it is none."""
+    name, version = distribution.name, distribution.version
+    if isinstance(point, str):
+        reason = f"its entry points cannot be read: {point} is not name = module:attribute"
+        return Problem(name, version, "entry_points.txt", "broken", reason, f"update {name}, or mend that line")
+    value = _VALUE.fullmatch(point.value)
+    target = ":".join(filter(None, value.groups())) if value else point.value
+    entry = Entry(GROUPS.get(point.group, ""), point.name, target, distribution, name, version)
+    if not entry.kind:
+        fix = did_you_mean(point.group, GROUPS) or f"use one of {', '.join(GROUPS)}"
+        return entry.problem("broken", f"there is no entry-point group {point.group}", f"{fix}; or update {name}")
+    if entry.kind == "api" and not entry.builtin:
+        return entry.problem("broken", "only losskit itself may fill losskit.api", f"update {name}, or block it")
+    if entry.kind in ("command", "hooks"):
+        wrong = _misnamed(entry) if entry.kind == "command" else ""
+        wrong = wrong or ("" if value else f"the target {_shown(target)!r} is not module:attribute")
+        if wrong:
+            return entry.problem("broken", wrong, f"update {name}, or report it to its authors")
+    return entry
 
 
-def _header(distribution: metadata.Distribution, name: str) -> str:
-    """A field of the metadata; nothing where it is missing."""
-    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
-    return HeaderParser().parsestr(text).get(name, "")
+def _misnamed(entry: Entry) -> str:
+    """What is wrong with a name."""
+    if KEBAB.fullmatch(entry.name) and len(entry.name) <= LONGEST:
+        return ""
+    shown = repr(entry.name) if len(entry.name) <= LONGEST else f"{entry.name[:LONGEST]!r}..."
+    return f"the name {shown} is not kebab-case" + (f", and longer than {LONGEST}" if "..." in shown else "")
 
 
 class Reader:
     """Turns entries into specs."""
 
-    def __init__(self, policy: Policy, sources: Sources) -> None:
-        self._policy, self._sources = policy, sources
+    def __init__(self, policy: Policy, sources: Sources, installed: Installed) -> None:
+        self._policy, self._sources, self._installed = policy, sources, installed
         self._unmet: dict[str, list[Unmet]] = {}
 
     def spec(self, entry: Entry) -> Spec:
@@ -126,8 +129,9 @@ class Reader:
             missing = self._admitted(entry)
             spec = self.described(spec, lambda parent: self._reachable(entry, parent))
             if spec.card is None:
-                raise UnreadableError(f"{spec.class_name} has no card", spec.file or "", spec.line)
-            _refuse([*missing, *unmet(spec.card.requires)], "missing-dependency")
+                hint = "give it a literal `card = losskit.Card(...)`"
+                raise UnreadableError(f"{spec.class_name} has no card", spec.file or "", spec.line, hint=hint)
+            _refuse([*missing, *unmet(spec.card.requires, self._installed)], "missing-dependency")
             return spec
         except Exception as error:  # noqa: BLE001 - whatever is odd about one package must not hide the others
             problem = _problem(entry, error)
@@ -146,8 +150,14 @@ class Reader:
         refusal = self._policy.refusal(entry.provider, entry.name)
         if refusal:
             raise UnreadableError(refusal, status="blocked", fix="unblock or allow it there if you trust it")
-        if not KEBAB.fullmatch(entry.name):
-            raise UnreadableError(f"the name {entry.name!r} is not kebab-case")
+        misnamed = _misnamed(entry)
+        if misnamed:
+            hint = "name the entry point in kebab-case, as in contrastive-tension"
+            raise UnreadableError(misnamed, fix=f"{hint}; or update {entry.provider}")
+        module, _, name = entry.target.partition(":")
+        if not re.fullmatch(_DOTTED, module) or not re.fullmatch(_DOTTED, name):
+            fix = f"write module:Class in the entry point, or update {entry.provider}"
+            raise UnreadableError(f"the target {_shown(entry.target)!r} is not module:Class", fix=fix)
         return self._compatible(entry)
 
     def _compatible(self, entry: Entry) -> list[Unmet]:
@@ -180,6 +190,20 @@ class Reader:
             card=self._card(lineage),
             options=tuple(option for option in options if option.name not in given_in_code(spec.kind)),
         )
+
+    def whole(self, target: str) -> str:
+        """A target with its class, where it is a file alone: the one class with a card that the file defines.
+
+        Raises:
+            UnreadableError: the file cannot be read, or defines none or several.
+        """
+        if not target.endswith(".py"):
+            return target
+        names = [name for name, stated in self._sources.record(target)["classes"].items() if stated["card"]]
+        if len(names) != 1:
+            found = f"classes with a card: {', '.join(names)}" if names else "no class with a card"
+            raise UnreadableError(f"the file defines {found}", target, fix=f"write {target}:Class")
+        return f"{target}:{names[0]}"
 
     def _card(self, lineage: list[Ancestor]) -> Card | None:
         for ancestor in lineage:
@@ -215,7 +239,7 @@ class Reader:
         if entry.provider not in self._unmet:
             # What losskit itself requires is there, or nothing of this would run.
             requires = () if entry.builtin else entry.distribution.requires or ()
-            self._unmet[entry.provider] = unmet(requires)
+            self._unmet[entry.provider] = unmet(requires, self._installed)
         return self._unmet[entry.provider]
 
     def _reachable(self, entry: Entry, parent: ClassSource) -> bool:
@@ -223,15 +247,35 @@ class Reader:
         top = re.split(r"[.:]", entry.target)[0]
         if parent.module.partition(".")[0] == top and self._sources.locate(top).loader is not None:
             return True
-        required = [_installed(re.split(r"[^\w.-]", text, maxsplit=1)[0]) for text in entry.distribution.requires or ()]
+        names = [re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in entry.distribution.requires]
+        required = [self._installed.find(name) for name in names]
         return any(_owns(item, parent) for item in (entry.distribution, *required) if item is not None)
 
 
 def _problem(entry: Entry, error: Exception) -> Problem:
     """What was raised while an entry was read, as its problem."""
     flaw = error if isinstance(error, UnreadableError) else UnreadableError(f"reading it raises {brief(error)}")
-    fix = flaw.fix or f"mend {entry.target}, or update {entry.provider}"
+    fix = flaw.fix or (flaw.absent and _stale(entry.distribution)) or ""
+    fix = fix or f"mend {_shown(entry.target)}{flaw.hint and ': '}{flaw.hint}, or update {entry.provider}"
     return entry.problem(flaw.status, flaw.reason, fix, flaw.file, flaw.line)
+
+
+def _stale(distribution: Distribution) -> str:
+    """What may help where a target is not where an editable installation says; nothing for any other."""
+    try:
+        source = distribution.source
+    except ValueError:
+        return ""
+    if source is None:
+        return ""
+    if source.is_dir():
+        return f"pip install -e {source} again if that has moved since, or mend the entry point there"
+    name = distribution.name
+    return f"{source}, which {name} was installed from, is gone: pip install {name} again, or uninstall it"
+
+
+def _shown(target: str) -> str:
+    return target if len(target) <= LONGEST else f"{target[:LONGEST]}..."
 
 
 def _options(lineage: list[Ancestor]) -> list[dict[str, Any]]:
@@ -269,7 +313,7 @@ class Unmet(NamedTuple):
         return f"it needs {self.requirement}, {self.installed or 'nothing'} is installed"
 
 
-def unmet(requirements: Sequence[str]) -> list[Unmet]:
+def unmet(requirements: Sequence[str], installed: Installed) -> list[Unmet]:
     """The requirements (PEP 508, without extras) that the installed distributions do not meet."""
     if not requirements:
         return []
@@ -279,18 +323,23 @@ def unmet(requirements: Sequence[str]) -> list[Unmet]:
     for text in requirements:
         try:
             requirement = Requirement(text)
-            if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-                continue
-            distribution = _installed(requirement.name)
-            # Reading a version parses all of the metadata, so it is done only where it matters.
-            version = _header(distribution, "Version") if distribution and requirement.specifier else ""
-            fits = not requirement.specifier or (version and requirement.specifier.contains(version, prereleases=True))
+            applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
         except ValueError as error:
-            raise UnreadableError(f"the requirement {text!r} cannot be read: {brief(error)}") from error
-        if distribution is None or not fits:
+            raise UnreadableError(f"the requirement {_shown(text)!r} cannot be read: {brief(error)}") from error
+        distribution = installed.find(requirement.name) if applies else None
+        if applies and not (distribution and _fits(requirement.specifier, distribution)):
             wanted = f"{requirement.name}{requirement.specifier}"
-            found.append(Unmet(normalize(requirement.name), wanted, version))
+            version = distribution and (distribution.version or "a version that cannot be read")
+            found.append(Unmet(normalize(requirement.name), wanted, version or ""))
     return found
+
+
+def _fits(specifier: Any, distribution: Distribution) -> bool:
+    try:
+        # Reading a version means reading metadata, so it is done only where it matters.
+        return not specifier or bool(specifier.contains(distribution.version, prereleases=True))
+    except ValueError:
+        return False
 
 
 def _refuse(missing: Sequence[Unmet], status: str) -> None:
@@ -300,22 +349,16 @@ def _refuse(missing: Sequence[Unmet], status: str) -> None:
         raise UnreadableError(reason, status=status, fix=fix)
 
 
-def _installed(name: str) -> metadata.Distribution | None:
-    try:
-        return metadata.distribution(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _owns(distribution: metadata.Distribution, found: ClassSource) -> bool:
+def _owns(distribution: Distribution, found: ClassSource) -> bool:
     """Whether a distribution brought the file of a class."""
-    from urllib.parse import urlsplit
-    from urllib.request import url2pathname
-
     file = Path(found.file)
-    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
-    if origin.get("dir_info", {}).get("editable"):
-        return Path(url2pathname(urlsplit(origin["url"]).path)) in file.parents
+    try:
+        source = distribution.source
+    except ValueError as error:
+        reason = f"whether it brings {found.module} cannot be told: direct_url.json: {brief(error)}"
+        raise UnreadableError(reason, fix=f"pip install --force-reinstall {distribution.name}") from error
+    if source is not None:
+        return source in file.parents
     if distribution.files is None:
         return found.module.partition(".")[0] == normalize(distribution.name).replace("-", "_")
-    return any(Path(str(distribution.locate_file(item))) == file for item in distribution.files)
+    return file in distribution.files

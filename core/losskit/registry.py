@@ -1,7 +1,8 @@
 """Finds components by what their cards say, and resolves references to exactly one of them.
 
 A reference is a name, `kind:name`, `distribution/name` or the class's name; from Python and the command line
-also `module:Class` and `path/file.py:Class`. Losses and wrappers share one namespace.
+also `module:Class`, `path/file.py:Class`, and `path/file.py` for the one class with a card that the file defines.
+Losses and wrappers share one namespace.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import importlib
 import re
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -20,6 +22,7 @@ from .cache import Cache
 from .card import FAMILIES, INPUTS, KINDS, LABELS, Format, split_input
 from .discover import Entry, Reader, scan
 from .errors import AmbiguousError, NotFoundError, PluginError, RecipeError, did_you_mean
+from .installed import Installed
 from .policy import BUILTIN, Policy, normalize
 from .source import Sources, UnreadableError
 from .spec import STATUSES, Option, Problem, Spec, target_of
@@ -48,14 +51,15 @@ class Registry:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self._cache = Cache()
-        self._reader = Reader(policy, Sources(self._cache))
+        self.installed = Installed()
+        self._reader = Reader(policy, Sources(self._cache), self.installed)
         self._lock = threading.RLock()
         self._specs: tuple[Spec, ...] | None = None
 
     @cached_property
     def scanned(self) -> tuple[list[Entry], list[Problem]]:
         """All entry points of losskit's groups, and what could not be read of them."""
-        return scan()
+        return scan(self.installed)
 
     def entries(self, kind: str) -> list[Entry]:
         """The entry points of one kind that the policy allows."""
@@ -82,14 +86,17 @@ class Registry:
 
     def settled(self, specs: Sequence[Spec]) -> tuple[Spec, ...]:
         """Specs in order, those marked whose bare name does not decide between them."""
-        marked = [self._marked(spec, [other for other in specs if same_name(spec, other)]) for spec in specs]
+        claims = defaultdict(list)
+        for spec in specs:
+            claims[space(spec.kind), spec.name].append(spec)
+        marked = [self._marked(spec, claims[space(spec.kind), spec.name]) for spec in specs]
         return tuple(sorted(marked, key=lambda s: (KINDS.index(s.kind), s.name, not s.builtin, s.provider, s.target)))
 
     def given(self, kind: str, target: str) -> Spec:
         """The spec of a class that is given by its target, registered or not."""
         spec = Spec(kind, target, target)
         try:
-            return self._reader.described(spec)
+            return self._reader.described(replace(spec, target=self._reader.whole(target)))
         except UnreadableError as flaw:
             if flaw.line is None:
                 fix = "write module:Class or path/file.py:Class"
@@ -246,13 +253,13 @@ def lookup(reference: str, kind: str | None = None) -> list[Spec]:
 
 
 def is_target(reference: str) -> bool:
-    """Whether a reference gives code (`module:Class`, `path/file.py:Class`) rather than something registered.
+    """Whether a reference gives code (`module:Class`, `path/file.py:Class`, `path/file.py`), not something registered.
 
-    >>> is_target("my_package.losses:MyLoss"), is_target("loss:cosent")
-    (True, False)
+    >>> is_target("my_package.losses:MyLoss"), is_target("my_loss.py"), is_target("loss:cosent")
+    (True, True, False)
     """
-    head, colon, _ = reference.rpartition(":")
-    return bool(colon) and head not in KINDS
+    head, colon, last = reference.rpartition(":")
+    return last.endswith(".py") or bool(colon) and head not in KINDS
 
 
 def name_of(cls: type) -> str:

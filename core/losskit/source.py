@@ -3,10 +3,12 @@
 A parsed module is a plain record that JSON can hold, so that `cache` can keep it:
 
     {"module", "imports": {local name: dotted name}, "literals": {name: choices},
-     "classes": {name: {"line", "summary", "bases": [dotted name], "card", "options"}}}
+     "classes": {name: {"line", "summary", "bases": [dotted name], "card", "options"}},
+     "others": {name: (what it is, line)}}
 
 `card` is None, `{"line", "call", "fields"}` or `{"line", "error"}`; `options` is None where the class
 has no `__init__` of its own, else a list of rows `{"name", "type", "default", "required", "choices"}`.
+Of a module that cannot be read the record is `{"module", "error": [reason, file, line, hint]}`.
 """
 
 from __future__ import annotations
@@ -62,13 +64,32 @@ _ALIASES = {"torch.nn.modules.module.Module": "torch.nn.Module"}
 
 
 class UnreadableError(Exception):
-    """Why something cannot be read from source, and where."""
+    """Why something cannot be read from source, and where.
+
+    Args:
+        reason: in words.
+        file: where.
+        line: where in it.
+        status: of the component.
+        fix: what to do about it.
+        hint: how to mend the source, where there is no other fix.
+        absent: it is not where it is said to be.
+    """
 
     def __init__(
-        self, reason: str, file: str = "", line: int | None = None, *, status: str = "broken", fix: str = ""
+        self,
+        reason: str,
+        file: str = "",
+        line: int | None = None,
+        *,
+        status: str = "broken",
+        fix: str = "",
+        hint: str = "",
+        absent: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason, self.file, self.line, self.status, self.fix = reason, file, line, status, fix
+        self.hint, self.absent = hint, absent
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +135,8 @@ class Sources:
         if key not in self._records:
             spec = self.locate(module)
             if spec.loader is None or not spec.origin:
-                raise UnreadableError(f"module {module} has no source")
+                hint = "move what is registered into a module with source"
+                raise UnreadableError(f"module {module} has no source", hint=hint)
             self._records[key] = self._read(module, spec)
         return self._records[key]
 
@@ -133,9 +155,13 @@ class Sources:
             for row in found["options"] or ():
                 row["choices"] = row["choices"] or self._choices(module, row["type"])
             return ClassSource(module, name, file, **{**found, "bases": tuple(found["bases"])})
+        if name in record["others"]:
+            what, line = record["others"][name]
+            hint = "let the entry point name a class"
+            raise UnreadableError(f"{module} defines no class {name}, but {what} of that name", file, line, hint=hint)
         origin, _, original = record["imports"].get(name, "").rpartition(".")
         if not origin or (module, name) in seen:
-            raise UnreadableError(f"{module} defines no class {name}", file)
+            raise UnreadableError(f"{module} defines no class {name}", file, absent=True)
         return self.class_at(origin, original, seen | {(module, name)})
 
     def lineage(self, found: ClassSource, allowed: Allowed, below: tuple[ClassSource, ...] = ()) -> list[Ancestor]:
@@ -190,7 +216,9 @@ class Sources:
             origin, _, name = record["imports"].get(word, "").rpartition(".")
             related = origin.partition(".")[0] in (module.partition(".")[0], "losskit")
             if origin and related and name not in HOMES and origin not in ("losskit", module):
-                return list(self.record(origin)["literals"].get(name, []))
+                # What cannot be read here only shows in no list of choices.
+                with contextlib.suppress(UnreadableError):
+                    return list(self.record(origin)["literals"].get(name, []))
         return []
 
     def _read(self, module: str, spec: ModuleSpec) -> Record:
@@ -199,14 +227,28 @@ class Sources:
         record = self._cache.get(file, stamp)
         if record is None or record["module"] != module:
             try:
-                source = _source(module, spec)
-            except Exception as error:
-                raise UnreadableError(f"source cannot be read: {brief(error)}", file) from error
-            if source is None:
-                raise UnreadableError(f"module {module} has no source", file)
-            record = parse(source, module, file, is_package=spec.submodule_search_locations is not None)
+                record = self._parsed(module, spec)
+            except UnreadableError as error:
+                record = {"module": module, "error": [error.reason, error.file, error.line, error.hint]}
             self._cache.put(file, stamp, record)
+        if "error" in record:
+            reason, file, line, hint = record["error"]
+            raise UnreadableError(reason, file, line, hint=hint)
         return record
+
+    def _parsed(self, module: str, spec: ModuleSpec) -> Record:
+        file = str(spec.origin)
+        try:
+            large = Path(file).is_file() and Path(file).stat().st_size > LARGEST
+            source = "" if large else _source(module, spec)
+        except Exception as error:
+            raise UnreadableError(f"source cannot be read: {brief(error)}", file) from error
+        if source is None:
+            raise UnreadableError(f"module {module} has no source", file)
+        if large or len(source) > LARGEST:
+            reason = f"source is not read, as it has more than {LARGEST >> 20} MB"
+            raise UnreadableError(reason, file, hint="move what is registered into a module without such data")
+        return parse(source, module, file, is_package=spec.submodule_search_locations is not None)
 
 
 def _key(module: str) -> str:
@@ -289,15 +331,30 @@ def _canonical(dotted: str) -> str:
 
 # Parsing
 
+LARGEST = 2 << 20
+"""Bytes of source that are read."""
+LONGEST = 20_000
+"""Characters that a card may spend on one field."""
+SUMMARY = 1_000
+"""Characters of a summary that are told."""
+FORMATS = 100
+"""How many formats a card may have."""
+
 
 def parse(source: str, module: str, file: str, *, is_package: bool = False) -> Record:
     """The record of a module's source."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UnreadableError(f"source does not parse: {error}", file, getattr(error, "lineno", None)) from error
+            return _parsed(ast.parse(source), module, is_package)
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        raise UnreadableError(f"source does not parse: {brief(error)}", file, line) from error
+    except (RecursionError, MemoryError) as error:
+        raise UnreadableError(f"source does not parse: it is nested too deeply ({brief(error)})", file) from error
+
+
+def _parsed(tree: ast.Module, module: str, is_package: bool) -> Record:
     statements = list(_statements(tree.body))
     imports: dict[str, str] = {}
     for node in statements:
@@ -321,7 +378,19 @@ def parse(source: str, module: str, file: str, *, is_package: bool = False) -> R
         return imports.get(head, head) + dot + rest
 
     classes = {name: _class(node, resolve) for name, node in local_classes.items()}
-    return {"module": module, "imports": imports, "literals": literals, "classes": classes}
+    others = dict(_others(statements))
+    return {"module": module, "imports": imports, "literals": literals, "classes": classes, "others": others}
+
+
+def _others(statements: Iterable[ast.stmt]) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Names of a module that stand for no class, with what they stand for and where."""
+    for node in statements:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, ("a function", node.lineno)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Name):
+                    yield target.id, ("a value", node.lineno)
 
 
 def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
@@ -358,7 +427,7 @@ def _class(node: ast.ClassDef, resolve: Callable[[ast.expr], str]) -> Record:
         options = _dataclass_options(node, resolve)
     return {
         "line": node.lineno,
-        "summary": (ast.get_docstring(node) or "").partition("\n")[0].strip(),
+        "summary": (ast.get_docstring(node) or "").partition("\n")[0].strip()[:SUMMARY],
         "bases": [resolve(base) for base in node.bases],
         "card": _card(node, resolve),
         "options": options,
@@ -398,7 +467,7 @@ def _option(name: str, annotation: ast.expr | None, default: ast.expr | None) ->
 
 def _unquoted(annotation: ast.expr | None) -> ast.expr | None:
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
-        with contextlib.suppress(SyntaxError):
+        with contextlib.suppress(SyntaxError, ValueError):
             return ast.parse(annotation.value, mode="eval").body
     return annotation
 
@@ -421,10 +490,16 @@ def _choices(annotation: ast.expr) -> list[Any]:
     return choices
 
 
-class _NotLiteralError(Exception):
-    def __init__(self, node: ast.AST, wanted: str = "a literal") -> None:
+class _CardError(Exception):
+    """What is wrong with a card, and where."""
+
+    def __init__(self, node: ast.AST, reason: str) -> None:
         self.line = getattr(node, "lineno", None)
-        super().__init__(f"{' '.join(ast.unparse(node).split())[:60]!r} is not {wanted}")
+        super().__init__(reason)
+
+
+def _not_literal(node: ast.AST, wanted: str = "a literal") -> _CardError:
+    return _CardError(node, f"the card is not literal: {' '.join(ast.unparse(node).split())[:60]!r} is not {wanted}")
 
 
 def _card(node: ast.ClassDef, resolve: Callable[[ast.expr], str]) -> Record | None:
@@ -437,30 +512,35 @@ def _card(node: ast.ClassDef, resolve: Callable[[ast.expr], str]) -> Record | No
             continue
         try:
             return {"line": statement.lineno, **_call(value, Card, resolve)}
-        except _NotLiteralError as problem:
-            return {"line": problem.line or statement.lineno, "error": f"the card is not literal: {problem}"}
+        except _CardError as problem:
+            return {"line": problem.line or statement.lineno, "error": str(problem)}
     return None
 
 
 def _call(node: ast.expr, cls: type[Card] | type[Format], resolve: Callable[[ast.expr], str]) -> Record:
     """`Card(...)` or `Format(...)` as the name called and its fields."""
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name | ast.Attribute):
-        raise _NotLiteralError(node, f"{cls.__name__}(...)")
+        raise _not_literal(node, f"{cls.__name__}(...)")
     names = [item.name for item in fields(cls)]
     if len(node.args) > len(names) or any(keyword.arg is None for keyword in node.keywords):
-        raise _NotLiteralError(node)
+        raise _not_literal(node)
     given = {**dict(zip(names, node.args, strict=False)), **{str(k.arg): k.value for k in node.keywords}}
     values = {}
     for name, value in given.items():
         if cls is Card and name == "formats" and isinstance(value, ast.List | ast.Tuple):
+            if len(value.elts) > FORMATS:
+                raise _CardError(value, f"{name} has {len(value.elts)} items, more than {FORMATS}")
             values[name] = [_call(item, Format, resolve) for item in value.elts]
         else:
-            values[name] = _literal(value)
+            values[name] = _literal(name, value)
     return {"call": resolve(node.func), "fields": values}
 
 
-def _literal(node: ast.expr) -> Any:
+def _literal(name: str, node: ast.expr) -> Any:
     try:
-        return json.loads(json.dumps(ast.literal_eval(node), allow_nan=False))
+        text = json.dumps(ast.literal_eval(node), allow_nan=False)
     except (ValueError, TypeError) as error:
-        raise _NotLiteralError(node) from error
+        raise _not_literal(node) from error
+    if len(text) > LONGEST:
+        raise _CardError(node, f"{name} has {len(text):,} characters, more than {LONGEST:,}")
+    return json.loads(text)

@@ -145,7 +145,8 @@ def test_entry_points_that_cannot_be_read_stay_one_distributions_problem(site) -
     assert "there is no entry-point group losskit.loss" in found["lk-b"].reason
     assert "losskit.losses" in found["lk-b"].fix
     assert found["lk-c"].reason == "only losskit itself may fill losskit.api"
-    assert found[""].reason == "something with entry points for losskit has no metadata"
+    assert found["lk-e"].reason == "it has no METADATA"
+    assert found["lk-e"].fix == f"remove {site.path / 'lk_e-1.0.dist-info'}, then pip install lk-e again if you want it"
     assert found["lk-d"].reason == "the name 'Toy_Loss' is not kebab-case"
     assert get("loss", "good").status == "ok"
 

@@ -24,7 +24,7 @@ def show(
     name: Annotated[
         str,
         typer.Argument(
-            help="A name, kind:name, distribution/name, class name, module:Class or path/file.py:Class",
+            help="A name, kind:name, distribution/name, class name, module:Class or path/file.py[:Class]",
             autocompletion=complete_component,
         ),
     ],

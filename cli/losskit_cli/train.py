@@ -33,7 +33,7 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Replace what is in the output")] = False,
     plugin: Annotated[
         list[str] | None,
-        typer.Option(metavar="TARGET", help="module:Class or file.py:Class that a recipe file may name"),
+        typer.Option(metavar="TARGET", help="module:Class or file.py[:Class] that a recipe file may name"),
     ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that the encoder's model folder brings")

@@ -38,7 +38,7 @@ def validate(
         list[str] | None,
         typer.Argument(
             metavar="TARGET | KEY=VALUE",
-            help="A name, kind:name, distribution/name, class name, module:Class or path/file.py:Class, and options "
+            help="A name, kind:name, distribution/name, class name, module:Class or path/file.py[:Class], and options "
             "of its constructor",
             show_default=False,
             autocompletion=complete_component,

@@ -304,7 +304,7 @@ def read_recipe(
     Args:
         sources: YAML files or maps, merged left to right: maps deeply, any other value replaced.
         overrides: `key.sub=value` with a YAML value, or {"key.sub": value}; merged last.
-        allowed_targets: `module:Class` and `file.py:Class` that files may name; elsewhere they always may.
+        allowed_targets: `module:Class`, `file.py:Class` and `file.py` that files may name; elsewhere they always may.
 
     Raises:
         RecipeError: with the path of what is wrong.
@@ -409,7 +409,7 @@ def _opened(base: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 # Refusing
 
-_TARGET = re.compile(r"(?:.+\.py|[^\W\d]\w*(?:\.[^\W\d]\w*)*):[^\W\d][\w.]*")
+_TARGET = re.compile(r".+\.py|(?:.+\.py|[^\W\d]\w*(?:\.[^\W\d]\w*)*):[^\W\d][\w.]*")
 
 
 def _refuse_code(document: Mapping[str, Any], file: Path, allowed: Collection[str]) -> None:
@@ -419,7 +419,8 @@ def _refuse_code(document: Mapping[str, Any], file: Path, allowed: Collection[st
             reference = _without_kind(text.strip())
             named = path == section or path.endswith(".name")
             code = is_target(reference) if named else _TARGET.fullmatch(reference)
-            if code and not {text, reference} & set(allowed):
+            # A file that is allowed allows every class in it.
+            if code and not {text, reference, reference.rpartition(":")[0]} & set(allowed):
                 raise RecipeError(
                     f"{path} in {file}",
                     expected="a registered component",

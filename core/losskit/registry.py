@@ -99,7 +99,7 @@ class Registry:
             return self._reader.described(replace(spec, target=self._reader.whole(target)))
         except UnreadableError as flaw:
             if flaw.line is None:
-                fix = "write module:Class or path/file.py:Class"
+                fix = flaw.fix or "write module:Class or path/file.py:Class"
                 raise NotFoundError(f"{kind} {target!r}", got=flaw.reason, fix=fix) from flaw
             fix = flaw.fix or f"mend {flaw.file}"
             problem = Problem("", "", target, flaw.status, flaw.reason, fix, flaw.file, flaw.line)
@@ -199,7 +199,7 @@ def get(kind: str | None, reference: str) -> Spec:
 
     Args:
         kind: what it must be; "loss" means wrappers as well; None: whatever the reference says.
-        reference: a name, `kind:name`, `distribution/name`, class name, `module:Class` or `path/file.py:Class`.
+        reference: a name, `kind:name`, `distribution/name`, class name, `module:Class` or `path/file.py[:Class]`.
 
     Raises:
         NotFoundError: nothing answers to it.

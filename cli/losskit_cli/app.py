@@ -33,6 +33,7 @@ COMMANDS = {
     "list": ("losskit_cli.list:list_components", "List components, importing none."),
     "show": ("losskit_cli.show:show", "Show all that is known of a component."),
     "validate": ("losskit_cli.validate:validate", "Check whether components keep the laws."),
+    "new": ("losskit_cli.new:new", "Write a component of your own: a package, or one file."),
     "train": ("losskit_cli.train:train", "Train a model from a recipe, or the built-in quickstart."),
     "doctor": ("losskit_cli.doctor:doctor", "Check the environment and the plugins."),
 }

@@ -1,0 +1,157 @@
+"""`losskit new KIND NAME`: a component of one's own, as a package that can be published, or as one file."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import losskit
+from losskit.card import KINDS
+from losskit.errors import RecipeError, did_you_mean
+from losskit.registry import find, get
+from losskit_templates import LICENCES, Answers, default_shape, package, shape_like, single_file
+
+from .list import among
+from .naming import check_names, check_text
+from .output import write, write_json
+from .writing import check_folder, write_files
+
+__all__ = ["new"]
+
+
+def complete_origin(incomplete: str) -> list[tuple[str, str]]:
+    """Names of built-in components with their summaries, for the shell."""
+    return [(spec.name, spec.summary) for spec in find(provider="losskit") if spec.name.startswith(incomplete)]
+
+
+def new(
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="One of: " + ", ".join(KINDS), autocompletion=among(KINDS))
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the component, such as my-margin")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Of the package, or of the file", show_default=False)
+    ] = None,
+    origin: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="NAME",
+            help="A built-in component whose shape it begins with",
+            autocompletion=complete_origin,
+        ),
+    ] = "",
+    one_file: Annotated[bool, typer.Option("--single-file", help="The component alone, no package")] = False,
+    summary: Annotated[str, typer.Option(metavar="TEXT", help="What it does, in a sentence")] = "",
+    author: Annotated[str, typer.Option(metavar="NAME", help="Who holds the copyright")] = "",
+    email: Annotated[str, typer.Option(metavar="ADDRESS", help="Of the author")] = "",
+    licence: Annotated[
+        str,
+        typer.Option("--license", "--licence", help="One of: " + ", ".join(LICENCES), autocompletion=among(LICENCES)),
+    ] = "",
+    distribution: Annotated[str, typer.Option(metavar="NAME", help="What is published; losskit-NAME without it")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing, only say what would be written")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON")] = False,
+) -> None:
+    """Write a loss, wrapper, regularizer, weighting, similarity or encoder that passes validate and its own tests.
+
+    On a terminal it asks for what no option says.
+    """
+    if kind not in KINDS:
+        fix = did_you_mean(kind, KINDS)
+        raise RecipeError("KIND", expected=f"one of {', '.join(KINDS)}", got=repr(kind), fix=fix)
+    shape, encoders = _shape(kind, origin)
+    answers = Answers(kind, name, shape, encoders, distribution=distribution, losskit=_range())
+    check_names(answers, ours=force)
+    ask = sys.stdin.isatty() and sys.stderr.isatty() and not (as_json or dry_run)
+    answers = _completed(answers, ask, one_file, summary=summary, author=author, email=email, licence=licence)
+    check_names(answers, ours=force)
+
+    files = single_file(answers) if one_file else package(answers)
+    folder = (out or Path("." if one_file else answers.project)).expanduser()
+    check_folder(folder, list(files), whole=not one_file, force=force)
+    if not dry_run:
+        write_files(folder, files)
+    commands = _next_of_file(answers, folder) if one_file else _next_of_package(answers, folder)
+    if as_json:
+        write_json({"path": str(folder.absolute()), "files": list(files), "next": commands})
+        return
+    write(f"{folder}:" if not dry_run else f"{folder}, if it were written:")
+    for path in files:
+        write(f"  {path}")
+    write("next:")
+    for command in commands:
+        write(f"  {command}")
+
+
+def _shape(kind: str, origin: str) -> tuple[Any, tuple[str, ...]]:
+    """The shape that a component begins with, and the encoder families that it works with."""
+    if not origin:
+        shape = default_shape(kind)
+        return shape, shape.encoders
+    spec = get(kind, origin)
+    found = shape_like(spec.kind, spec.name) if spec.builtin and spec.kind == kind else None
+    if found is None or spec.card is None:
+        got = f"a {spec.kind} of {spec.provider or spec.target}"
+        fix = f"losskit list --kind {kind} --provider losskit shows them"
+        raise RecipeError(f"--from {origin}", expected=f"a built-in {kind}", got=got, fix=fix)
+    return found, tuple(family for family in found.encoders if family in spec.card.encoders)
+
+
+def _range() -> str:
+    """The versions of losskit that a new package requires: from this one's series up to the next major one."""
+    major, minor, *_ = losskit.__version__.split(".")
+    return f">={major}.{minor},<{int(major) + 1}"
+
+
+def _completed(answers: Answers, ask: bool, one_file: bool, **given: str) -> Answers:
+    """The answers with the rest: as the options say, else as typed on a terminal, else as is usual."""
+    from dataclasses import replace
+
+    usual = {
+        "summary": f"A {answers.kind} of your own: {answers.name}.",
+        "author": f"The developers of {answers.project}",
+        "email": "",
+        "licence": LICENCES[0],
+    }
+    asked = ("summary",) if one_file else tuple(usual)
+    words = {"licence": f"licence ({', '.join(LICENCES)})", "email": "email (may be empty)"}
+    found = dict(usual)
+    for option in asked:
+        found[option] = given[option]
+        if not given[option]:
+            found[option] = typer.prompt(words.get(option, option), usual[option], err=True) if ask else usual[option]
+    for option in ("summary", "author"):
+        found[option] = check_text(f"--{option}", found[option])
+    if not found["summary"].endswith((".", "!", "?")):
+        found["summary"] += "."
+    if found["licence"] not in LICENCES:
+        fix = did_you_mean(found["licence"], LICENCES)
+        raise RecipeError("--license", expected=f"one of {', '.join(LICENCES)}", got=repr(found["licence"]), fix=fix)
+    return replace(answers, **found)
+
+
+def _next_of_package(answers: Answers, folder: Path) -> list[str]:
+    commands = [
+        f"cd {shlex.quote(str(folder))}",
+        "pip install -e '.[test]'",
+        f"losskit validate {answers.kind}:{answers.name}",
+        "pytest",
+    ]
+    return [*commands, f"losskit train loss={answers.name}"] if _trains_at_once(answers) else commands
+
+
+def _next_of_file(answers: Answers, folder: Path) -> list[str]:
+    file = shlex.quote(str(folder / f"{answers.module}.py"))
+    commands = [f"losskit validate {file}"]
+    return [*commands, f"losskit train loss={file}"] if _trains_at_once(answers) else commands
+
+
+def _trains_at_once(answers: Answers) -> bool:
+    """Whether the built-in quickstart has data for it."""
+    return answers.kind == "loss" and answers.shape.inputs[:2] == ("anchor", "positive") and "dense" in answers.encoders

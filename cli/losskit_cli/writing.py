@@ -1,0 +1,120 @@
+"""Writes the files of a folder all together or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from secrets import token_hex
+
+from losskit.errors import RecipeError, brief
+
+__all__ = ["check_folder", "write_files"]
+
+
+def check_folder(folder: Path, paths: Sequence[str], *, whole: bool, force: bool) -> None:
+    """Refuse a folder into which files cannot be written, or only over others.
+
+    Args:
+        folder: that need not exist.
+        paths: of the files, below it.
+        whole: whether the folder is to hold nothing else.
+        force: whether what is there may be replaced.
+
+    Raises:
+        RecipeError: what stands in the way, or that it cannot be looked at.
+    """
+    with _told(folder):
+        if folder.exists() and not folder.is_dir():
+            raise RecipeError(f"--out {folder}", expected="a folder", got="a file of that name")
+        if not folder.exists():
+            return
+        there = [str(folder)] if whole and any(folder.iterdir()) else []
+        there = there or [str(folder / path) for path in paths if os.path.lexists(folder / path)]
+        if there and not force:
+            fix = "write --force to replace what is written anew, or another --out"
+            raise RecipeError(there[0], expected="nothing there, or an empty folder", got="something", fix=fix)
+        for path in paths:
+            _check_place(folder, folder / path)
+
+
+def _check_place(folder: Path, file: Path) -> None:
+    if file.is_dir() and not file.is_symlink():
+        raise RecipeError(str(file), expected="a file or nothing", got="a folder")
+    for parent in file.relative_to(folder).parents:
+        place = folder / parent
+        if place != folder and os.path.lexists(place) and (place.is_symlink() or not place.is_dir()):
+            raise RecipeError(str(place), expected="a folder", got="a link" if place.is_symlink() else "a file")
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Write files below a folder, which is made if need be; what else is there stays.
+
+    They are written beside their place first. If moving them fails, what they replaced is put back.
+
+    Args:
+        folder: as `check_folder` left it.
+        files: texts by path.
+
+    Raises:
+        RecipeError: they cannot be written; then nothing has changed.
+    """
+    with _told(folder):
+        fresh = not folder.exists()
+        if fresh:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        with _aside(
+            folder.parent / f".{folder.name}-{token_hex(4)}" if fresh else folder / f".new-{token_hex(4)}"
+        ) as aside:
+            for path, text in files.items():
+                file = aside / "new" / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text, encoding="utf-8", newline="\n")
+            if fresh:
+                (aside / "new").rename(folder)
+            else:
+                _move(aside, folder, list(files))
+
+
+@contextlib.contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    """A folder for a while."""
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move(aside: Path, folder: Path, paths: Sequence[str]) -> None:
+    """Put new files in their places; all, or none."""
+    done: list[str] = []
+    try:
+        for path in paths:
+            place, old = folder / path, aside / "old" / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            old.parent.mkdir(parents=True, exist_ok=True)
+            done.append(path)
+            if os.path.lexists(place):
+                place.rename(old)
+            (aside / "new" / path).rename(place)
+    except BaseException:
+        for path in reversed(done):
+            if os.path.lexists(aside / "old" / path):
+                (aside / "old" / path).replace(folder / path)
+            elif not (aside / "new" / path).exists():
+                (folder / path).unlink()
+        raise
+
+
+@contextlib.contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if isinstance(error, RecipeError):
+            raise
+        expected = "a folder that can be written"
+        raise RecipeError(f"--out {folder}", expected=expected, got=brief(error)) from None

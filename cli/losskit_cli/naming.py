@@ -14,7 +14,7 @@ from losskit.policy import BUILTIN, normalize
 from losskit.registry import Spec, current, space
 from losskit_templates import Answers
 
-__all__ = ["check_names", "check_text"]
+__all__ = ["check_address", "check_component", "check_distribution", "check_text"]
 
 LONGEST = 40
 """Characters of a component's name; class, module and distribution are longer."""
@@ -39,30 +39,46 @@ def check_text(option: str, text: str) -> str:
     return text
 
 
-def check_names(answers: Answers, *, ours: bool) -> None:
-    """Refuse names that cannot be used.
+def check_address(text: str) -> str:
+    """An address of e-mail, or nothing.
+
+    Raises:
+        RecipeError: it is neither.
+    """
+    if text and not _ADDRESS.fullmatch(text):
+        raise RecipeError("--email", expected="an address such as me@example.org", got=repr(text))
+    return text
+
+
+def check_component(answers: Answers) -> None:
+    """Refuse the name of a component that cannot be used.
+
+    Raises:
+        RecipeError: says why.
+    """
+    _check_form(answers)
+    _check_claims(answers)
+
+
+def check_distribution(answers: Answers, *, ours: bool) -> None:
+    """Refuse the name of a distribution that cannot be published or imported.
 
     Args:
         answers: what is to be written.
         ours: whether a distribution of that name may be installed already, since it is written anew.
 
     Raises:
-        RecipeError: one cannot be used; says why.
+        RecipeError: says why.
     """
-    _check_component(answers)
-    _check_claims(answers)
-    if answers.email and not _ADDRESS.fullmatch(answers.email):
-        raise RecipeError("--email", expected="an address such as me@example.org", got=repr(answers.email))
     _check_project(answers)
     _check_free(answers, ours)
 
 
-def _check_component(answers: Answers) -> None:
+def _check_form(answers: Answers) -> None:
     name, module = answers.name, answers.module
     if not KEBAB.fullmatch(name) or not name[0].isalpha():
-        suggestion = re.sub(r"[^a-z0-9]+", "-", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()).strip(
-            "-0123456789"
-        )
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
+        suggestion = re.sub(r"[^a-z0-9]+", "-", words).strip("-0123456789")
         fix = f"write {suggestion}" if KEBAB.fullmatch(suggestion) else ""
         raise RecipeError(f"name {name!r}", expected="lower-case words and hyphens, such as my-margin", fix=fix)
     if len(name) > LONGEST:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +18,7 @@ from losskit.registry import find, get
 from losskit_templates import LICENCES, Answers, default_shape, package, shape_like, single_file
 
 from .list import among
-from .naming import check_names, check_text
+from .naming import check_address, check_component, check_distribution, check_text
 from .output import write, write_json
 from .writing import check_folder, write_files
 
@@ -67,21 +69,28 @@ def new(
         raise RecipeError("KIND", expected=f"one of {', '.join(KINDS)}", got=repr(kind), fix=fix)
     shape, encoders = _shape(kind, origin)
     answers = Answers(kind, name, shape, encoders, distribution=distribution, losskit=_range())
-    check_names(answers, ours=force)
-    ask = sys.stdin.isatty() and sys.stderr.isatty() and not (as_json or dry_run)
-    answers = _completed(answers, ask, one_file, summary=summary, author=author, email=email, licence=licence)
-    check_names(answers, ours=force)
-
-    files = single_file(answers) if one_file else package(answers)
+    given = {"summary": summary, "author": author, "email": email, "licence": licence}
+    check_component(answers)
+    if one_file:
+        _refuse_beside_one_file({**given, "distribution": distribution})
+    else:
+        check_distribution(answers, ours=force)
     folder = (out or Path("." if one_file else answers.project)).expanduser()
+    check_folder(folder, [f"{answers.module}.py"] if one_file else [], whole=not one_file, force=force)
+    ask = sys.stdin.isatty() and sys.stderr.isatty() and not (as_json or dry_run)
+    answers = _completed(answers, given, ask, ("summary",) if one_file else tuple(given))
+    files = single_file(answers) if one_file else package(answers)
     check_folder(folder, list(files), whole=not one_file, force=force)
     if not dry_run:
         write_files(folder, files)
-    commands = _next_of_file(answers, folder) if one_file else _next_of_package(answers, folder)
+    _tell(folder, list(files), _next(answers, folder, one_file), dry_run, as_json)
+
+
+def _tell(folder: Path, files: list[str], commands: list[str], dry_run: bool, as_json: bool) -> None:
     if as_json:
-        write_json({"path": str(folder.absolute()), "files": list(files), "next": commands})
+        write_json({"path": str(folder.absolute()), "files": files, "next": commands})
         return
-    write(f"{folder}:" if not dry_run else f"{folder}, if it were written:")
+    write(f"{folder}, if it were written:" if dry_run else f"{folder}:")
     for path in files:
         write(f"  {path}")
     write("next:")
@@ -109,47 +118,68 @@ def _range() -> str:
     return f">={major}.{minor},<{int(major) + 1}"
 
 
-def _completed(answers: Answers, ask: bool, one_file: bool, **given: str) -> Answers:
-    """The answers with the rest: as the options say, else as typed on a terminal, else as is usual."""
-    from dataclasses import replace
+def _refuse_beside_one_file(given: Mapping[str, str]) -> None:
+    for option, value in given.items():
+        if value and option != "summary":
+            raise RecipeError(f"--{option}", expected="a package", got="--single-file", fix="leave one of them out")
 
+
+def _completed(answers: Answers, given: Mapping[str, str], ask: bool, options: Sequence[str]) -> Answers:
+    """The answers with the rest: as the options say, else as typed on a terminal, else as is usual."""
     usual = {
         "summary": f"A {answers.kind} of your own: {answers.name}.",
         "author": f"The developers of {answers.project}",
         "email": "",
         "licence": LICENCES[0],
     }
-    asked = ("summary",) if one_file else tuple(usual)
-    words = {"licence": f"licence ({', '.join(LICENCES)})", "email": "email (may be empty)"}
     found = dict(usual)
-    for option in asked:
-        found[option] = given[option]
-        if not given[option]:
-            found[option] = typer.prompt(words.get(option, option), usual[option], err=True) if ask else usual[option]
-    for option in ("summary", "author"):
-        found[option] = check_text(f"--{option}", found[option])
-    if not found["summary"].endswith((".", "!", "?")):
-        found["summary"] += "."
-    if found["licence"] not in LICENCES:
-        fix = did_you_mean(found["licence"], LICENCES)
-        raise RecipeError("--license", expected=f"one of {', '.join(LICENCES)}", got=repr(found["licence"]), fix=fix)
+    for option in options:
+        if given[option]:
+            found[option] = _checked(option, given[option])
+        elif ask:
+            found[option] = _asked(option, usual[option])
     return replace(answers, **found)
 
 
-def _next_of_package(answers: Answers, folder: Path) -> list[str]:
-    commands = [
-        f"cd {shlex.quote(str(folder))}",
-        "pip install -e '.[test]'",
-        f"losskit validate {answers.kind}:{answers.name}",
-        "pytest",
-    ]
-    return [*commands, f"losskit train loss={answers.name}"] if _trains_at_once(answers) else commands
+def _asked(option: str, usual: str) -> str:
+    """What is typed; asked for again where it cannot be used."""
+    words = {"licence": f"licence ({', '.join(LICENCES)})", "email": "email (may be empty)"}
+
+    def checked(text: str) -> str:
+        try:
+            return _checked(option, text)
+        except RecipeError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return str(typer.prompt(words.get(option, option), usual, err=True, value_proc=checked))
 
 
-def _next_of_file(answers: Answers, folder: Path) -> list[str]:
-    file = shlex.quote(str(folder / f"{answers.module}.py"))
-    commands = [f"losskit validate {file}"]
-    return [*commands, f"losskit train loss={file}"] if _trains_at_once(answers) else commands
+def _checked(option: str, text: str) -> str:
+    if option == "email":
+        return check_address(text)
+    if option == "licence":
+        if text not in LICENCES:
+            fix = did_you_mean(text, LICENCES)
+            raise RecipeError("--license", expected=f"one of {', '.join(LICENCES)}", got=repr(text), fix=fix)
+        return text
+    text = check_text(f"--{option}", text)
+    return text if option == "author" or text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _next(answers: Answers, folder: Path, one_file: bool) -> list[str]:
+    """The commands that go on from here."""
+    if one_file:
+        place = shlex.quote(str(folder / f"{answers.module}.py"))
+        commands = [f"losskit validate {place}"]
+    else:
+        place = answers.name
+        commands = [
+            f"cd {shlex.quote(str(folder))}",
+            "pip install -e '.[test]'",
+            f"losskit validate {answers.kind}:{answers.name}",
+            "pytest",
+        ]
+    return [*commands, f"losskit train loss={place}"] if _trains_at_once(answers) else commands
 
 
 def _trains_at_once(answers: Answers) -> bool:

@@ -65,9 +65,8 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
         fresh = not folder.exists()
         if fresh:
             folder.parent.mkdir(parents=True, exist_ok=True)
-        with _aside(
-            folder.parent / f".{folder.name}-{token_hex(4)}" if fresh else folder / f".new-{token_hex(4)}"
-        ) as aside:
+        name = f".losskit-new-{token_hex(4)}"
+        with _aside(folder.parent / name if fresh else folder / name) as aside:
             for path, text in files.items():
                 file = aside / "new" / path
                 file.parent.mkdir(parents=True, exist_ok=True)

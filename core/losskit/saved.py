@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import LosskitError, ModelError
+from .origin import origin_of_encoder
 from .registry import get, is_target
 
 if TYPE_CHECKING:
     from .protocols import Encoder
 
 __all__ = ["load"]
+
+logger = logging.getLogger("losskit")
 
 _CONFIGS = ("config_sentence_transformers.json", "modules.json", "config.json")
 _MODEL_TYPES = {
@@ -32,23 +36,27 @@ _MODULES = {
 def load(path: str | Path) -> Encoder:
     """Load the encoder saved in a model folder; `.encode(texts)` serves any of them.
 
-    The recipe saved beside the model says which encoder reads it, else its configuration does: `model_type` of
-    sentence-transformers with the modules that it lists, or `losskit_encoder`, the name of an encoder with a format of
-    its own. Else the architecture does: a sequence classifier is a cross-encoder, anything else a dense encoder.
+    An encoder of a plugin is the one that provenance.json names; a warning says where another version of it is
+    installed, or its source has changed. Else the recipe saved beside the model says which encoder reads it, else its
+    configuration does: `model_type` of sentence-transformers with the modules that it lists, or `losskit_encoder`, the
+    name of an encoder with a format of its own. Else the architecture does: a sequence classifier is a cross-encoder,
+    anything else a dense encoder.
 
     Args:
         path: a folder in the format of sentence-transformers or transformers, or with such a name in its config.json.
 
     Raises:
         ModelError: no such folder, or one that holds no model.
-        PluginError: the encoder's plugin cannot be loaded.
+        PluginError: the encoder's plugin is not installed, or cannot be loaded.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise ModelError(str(path), expected="a model folder", got="no folder of that name")
     if not any((folder / name).is_file() for name in _CONFIGS):
         raise ModelError(str(path), expected=f"a model folder, with one of {', '.join(_CONFIGS)}", got="none of these")
-    loader: Any = get("encoder", _from_recipe(folder) or _from_config(folder)).load()
+    origin = origin_of_encoder(folder)
+    spec = origin.spec() if origin else get("encoder", _from_recipe(folder) or _from_config(folder))
+    loader: Any = spec.load()
     encoder: Encoder = loader.load(folder)
     return encoder
 
@@ -70,7 +78,8 @@ def _from_recipe(folder: Path) -> str | None:
         return None
     try:
         return get("encoder", name).qualified
-    except LosskitError:
+    except LosskitError as error:
+        logger.warning("%s: %s; the model's configuration decides instead which encoder reads it", file, error)
         return None
 
 

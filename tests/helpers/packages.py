@@ -19,7 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MARK", "Environment", "Package", "loss_package", "loss_source"]
+__all__ = ["FEW_STEPS", "MARK", "Environment", "Package", "encoder_package", "loss_package", "loss_source"]
+
+FEW_STEPS = ("training.steps=2", "training.eval_strategy=no")
+"""What makes a training as short as can be."""
 
 MARK = "import os\nwith open(os.environ['IMPORTED'], 'a') as marks: marks.write(__name__ + ' ')\n"
 """Lines by which a module notes that it was imported; see `Environment.imported`."""
@@ -41,6 +44,55 @@ class {name}(Loss):
     def compute(self, columns, labels, rows):
         anchors, positives = (column.embedding[rows] for column in columns)
         return self.margin * (1 - torch.cosine_similarity(anchors, positives)).mean()
+'''
+
+ENCODER = '''
+import json
+from pathlib import Path
+
+import torch
+from losskit import Card, Output
+from safetensors.torch import load_file, save_file
+
+WORDS, WIDTH = 64, 8
+
+
+class WordsEncoder(torch.nn.Module):
+    """Averages vectors of words, which it finds by a sum over their letters."""
+
+    card = Card(encoders=["dense"])
+    family, similarity, dimension, normalized = "dense", "cosine", WIDTH, False
+
+    def __init__(self):
+        super().__init__()
+        self.words = torch.nn.Embedding(WORDS, WIDTH)
+
+    def preprocess(self, texts, *, role="text", prompt=None):
+        rows = [[1 + sum(map(ord, word)) % (WORDS - 1) for word in text.split()] for text in texts]
+        width = max(map(len, rows))
+        return {"input_ids": torch.tensor([row + [0] * (width - len(row)) for row in rows])}
+
+    def forward(self, features, needs=()):
+        mask = (features["input_ids"] > 0).unsqueeze(-1).float()
+        return Output((self.words(features["input_ids"]) * mask).sum(1) / mask.sum(1))
+
+    @torch.no_grad()
+    def encode(self, texts, *, role="text", prompt=None, batch_size=32, progress=False):
+        return self(self.preprocess(texts)).embedding.numpy()
+
+    def save(self, path):
+        Path(path, "config.json").write_text(json.dumps({"losskit_encoder": "words"}))
+        save_file(self.state_dict(), Path(path, "model.safetensors"))
+
+    @classmethod
+    def load(cls, path):
+        encoder = cls()
+        encoder.load_state_dict(load_file(Path(path, "model.safetensors")))
+        return encoder
+
+    @classmethod
+    def adapt(cls, model):
+        return None
 '''
 
 
@@ -122,6 +174,12 @@ def loss_package(name: str, version: str = "1.0", *, loss: str = "life", **optio
     requires = options.pop("requires", ("losskit",))
     files = {f"{module}.py": loss_source("LifeLoss", **options)}
     return Package(name, version, files, {"losses": {loss: f"{module}:LifeLoss"}}, requires)
+
+
+def encoder_package(name: str, version: str = "1.0") -> Package:
+    """A distribution with the encoder `words`, which has a format of its own."""
+    points = {"encoders": {"words": "lk_words:WordsEncoder"}}
+    return Package(name, version, {"lk_words.py": MARK + ENCODER}, points)
 
 
 class Environment:

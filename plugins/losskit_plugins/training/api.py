@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from losskit.origin import PROVENANCE, read_origins
 from losskit.recipe import Recipe, read_recipe
 
 from . import quickstart
@@ -82,6 +83,7 @@ def train_from(
     if sources or {"encoder", "data"} & {str(key).partition("=")[0].partition(".")[0] for key in overrides}:
         recipe = read_recipe(sources, overrides, allowed_targets=trusted)
         workspace = Workspace(Path(recipe.output), resume, force)
+        _check_plugins(workspace)
         found = check(recipe)
         workspace.check(_inputs(sources, recipe))
         with workspace:
@@ -92,6 +94,7 @@ def train_from(
     # Only where nobody has chosen the place: a run under a name of its own is somebody's.
     replaceable = quickstart.is_quickstart if output == quickstart.OUTPUT else lambda run: False
     workspace = Workspace(output, resume, force, replaceable)
+    _check_plugins(workspace)
     check_names(shown)
     workspace.check()
     with workspace:
@@ -101,6 +104,13 @@ def train_from(
         recipe = _quickstart(workspace.folder, overrides)
         with quickstart.one_thread():
             return Job(recipe, shown, check(recipe), workspace, **options).run()
+
+
+def _check_plugins(workspace: Workspace) -> None:
+    """Refuse to go on with a run whose plugins are not there, and warn of those that have changed."""
+    earlier = workspace.earlier(PROVENANCE)
+    for origin in read_origins(earlier.parent) if earlier is not None else ():
+        origin.spec()
 
 
 def _inputs(sources: Sequence[RecipeLike], recipe: Recipe) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from losskit import build
 from losskit.errors import DataError, RecipeError
 from losskit.hooks import Hooks
+from losskit.origin import PROVENANCE
 from losskit.recipe import Recipe
 from losskit.yaml12 import parse_yaml
 from losskit_plugins.data.columns import Match
@@ -123,6 +124,7 @@ class Job:
         evaluation = self._evaluation()
         encoder = self._encoder()
         loss = self._loss(encoder)
+        self._note_components(loss, encoder)
         trainer = self._trainer(loss, evaluation)
         before = self._before(trainer)
         logger.info("Training with %s", type(loss).__name__)
@@ -150,6 +152,16 @@ class Job:
                     )  # fmt: skip
         if self.workspace.main:
             (self.workspace.folder / RECIPE_FILE).write_text(self.shown.to_yaml(), encoding="utf-8")
+
+    def _note_components(self, loss: Any, encoder: Encoder) -> None:
+        """Write down where encoder and loss come from, as they are now; the recipe shall require their plugins."""
+        from .provenance import components_of, provenance, requirements
+
+        self.components = components_of(loss, encoder)
+        plugins = requirements(self.components, self.shown.plugins)
+        self.shown = self.shown.model_copy(update={"plugins": plugins})
+        if self.workspace.main:
+            write_json(self.workspace.folder / PROVENANCE, provenance(self.components, {}, {}))
 
     def _encoder(self) -> Encoder:
         encoder: Encoder = build(self.recipe.encoder, kind="encoder", trust_remote_code=self.trust_remote_code)
@@ -253,7 +265,7 @@ class Job:
         rows = {"train": len(trainer.train_dataset)}
         if self.recipe.data.eval is not None:
             rows["eval"] = len(peek(self.recipe.data.eval, count=sys.maxsize).rows)
-        write_results(trainer, self.shown, metrics, data, rows, self.workspace)
+        write_results(trainer, self.shown, metrics, self.components, data, rows, self.workspace)
 
 
 def _fit_inputs(encoder: Encoder, rows: Iterable[Mapping[str, Any]], matched: Match) -> None:

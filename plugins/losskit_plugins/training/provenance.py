@@ -9,25 +9,26 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+from packaging.version import InvalidVersion, Version
 from torch import nn
 
 from losskit import Loss, get
+from losskit.policy import BUILTIN, normalize
 from losskit.registry import name_of
 
-__all__ = ["fingerprint", "provenance"]
+__all__ = ["components_of", "fingerprint", "provenance", "requirements"]
 
 
 def provenance(
-    loss: nn.Module,
-    encoder: Any,
+    components: Sequence[Mapping[str, str]],
     data: Mapping[str, Sequence[Mapping[str, str]]],
     rows: Mapping[str, int],
 ) -> dict[str, Any]:
     """What provenance.json holds.
 
     Args:
-        loss: as it was trained.
-        encoder: as it was trained.
+        components: as `components_of` gives them.
         data: per part ("train", "eval") its files, as `fingerprint` describes them.
         rows: how many were read of a part.
     """
@@ -35,7 +36,7 @@ def provenance(
     return {
         "schema": 1,
         "versions": {**{name: version(name) for name in packages}, "python": platform.python_version()},
-        "components": _components(loss, encoder),
+        "components": list(components),
         "data": {part: {"rows": rows[part], "files": list(files)} for part, files in data.items()},
     }
 
@@ -52,7 +53,8 @@ def fingerprint(file: Path, name: str) -> dict[str, str]:
     return {"path": name, "sha256": digest}
 
 
-def _components(loss: nn.Module, encoder: Any) -> list[dict[str, str]]:
+def components_of(loss: nn.Module, encoder: Any) -> list[dict[str, str]]:
+    """Where the classes of a training come from, the trained encoder's first."""
     losses = [each for _, each in loss.tree()] if isinstance(loss, Loss) else [loss]
     classes: dict[type, str] = {type(encoder): "encoder"} | {type(each): "loss" for each in losses}
     ours = [each for each in losses if isinstance(each, Loss)]
@@ -71,3 +73,21 @@ def _components(loss: nn.Module, encoder: Any) -> list[dict[str, str]]:
         }
         for spec in specs
     ]
+
+
+def requirements(components: Sequence[Mapping[str, str]], given: Sequence[str]) -> list[str]:
+    """What a recipe has to require so that these components are there, beside what it requires anyway.
+
+    >>> requirements([{"distribution": "lk-a", "version": "1.2+local"}], ["lk-b<2"])
+    ['lk-b<2', 'lk-a>=1.2']
+    """
+    named = {normalize(Requirement(text).name) for text in given}
+    needed = {normalize(each["distribution"]): each["version"] for each in components}
+    return [*given, *(_at_least(name, needed[name]) for name in sorted(needed.keys() - named - {"", BUILTIN}))]
+
+
+def _at_least(name: str, installed: str) -> str:
+    try:
+        return f"{name}>={Version(installed).public}"  # no comparison takes a local version
+    except InvalidVersion:
+        return name

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from losskit.origin import PROVENANCE
 from losskit.recipe import Recipe
 
 from .curves import draw_curves
@@ -23,6 +24,7 @@ def write_results(
     trainer: Trainer,
     recipe: Recipe,
     metrics: Mapping[str, Any],
+    components: Sequence[Mapping[str, str]],
     data: Mapping[str, Sequence[Path]],
     rows: Mapping[str, int],
     workspace: Workspace,
@@ -33,6 +35,7 @@ def write_results(
         trainer: after the training.
         recipe: filled in.
         metrics: as in metrics.json.
+        components: where encoder and loss come from, as in provenance.json.
         data: the files of each part of the data, as they lie now.
         rows: how many were read of each part.
         workspace: where the run is written.
@@ -43,8 +46,8 @@ def write_results(
     (folder / RECIPE_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
     write_json(folder / METRICS_FILE, metrics)
     files = {part: [fingerprint(path, str(workspace.final(path))) for path in paths] for part, paths in data.items()}
-    origin = provenance(loss, encoder, files, rows)
-    write_json(folder / "provenance.json", origin)
+    origin = provenance(components, files, rows)
+    write_json(folder / PROVENANCE, origin)
     draw_curves(trainer.state.log_history, metrics["before"], metrics["after"], folder / "curves.png")
     card = model_card(
         name=workspace.output.name,

@@ -21,13 +21,13 @@ from typer.core import TyperCommand, TyperGroup
 
 from losskit import registry
 from losskit.discover import Entry
-from losskit.errors import AmbiguousError, LosskitError, PluginError, RecipeError, brief
+from losskit.errors import AmbiguousError, LosskitError, PluginError, RecipeError, brief, is_interrupt
 from losskit.policy import Policy
 from losskit.spec import load_target
 
 from .output import say, write
 
-__all__ = ["app", "main"]
+__all__ = ["app", "command_from", "main"]
 
 COMMANDS = {
     "list": ("losskit_cli.list:list_components", "List components, importing none."),
@@ -90,7 +90,7 @@ class Commands(TyperGroup):
         """What is known of a command without importing it."""
         if name in COMMANDS:
             target, line = COMMANDS[name]
-            return Lazy(name, line, lambda: _command(name, load_target(target)))
+            return Lazy(name, line, lambda: command_from(name, load_target(target)))
         entries = [entry for entry in registry.current().entries("command") if entry.name == name]
         providers = ", ".join(f"{entry.provider}=={entry.version}" for entry in entries)
         return Lazy(name, f"From {providers}.", lambda: _from_plugin(name, entries)) if entries else None
@@ -111,13 +111,15 @@ def _from_plugin(name: str, entries: Sequence[Entry]) -> Any:
     if obstacle is not None:
         raise PluginError(culprit, got=obstacle.reason, fix=obstacle.fix)
     try:
-        return _command(name, entry.load())
-    except (Exception, SystemExit) as error:
+        return command_from(name, entry.load())
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
         fix = f"update {entry.provider}, or block it"
         raise PluginError(culprit, got=brief(error), fix=fix) from error
 
 
-def _command(name: str, value: Any) -> Any:
+def command_from(name: str, value: Any) -> Any:
     """A function, or a plugin's Typer application or command, as a command."""
     if isinstance(value, FunctionType):
         application = typer.Typer(add_completion=False, rich_markup_mode=None)

@@ -31,6 +31,7 @@ __all__ = [
     "brief",
     "check_number",
     "did_you_mean",
+    "is_interrupt",
 ]
 
 
@@ -142,6 +143,23 @@ def brief(error: BaseException) -> str:
     words = " ".join(message[: 2 * LONGEST].split())
     words = words if len(words) <= LONGEST else f"{words[: LONGEST - 3]}..."
     return ": ".join(filter(None, (type(error).__name__, words)))
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether the user interrupted: any other exception out of a stranger's code is that code's own.
+
+    >>> is_interrupt(SystemExit(1))
+    False
+    """
+    if not isinstance(error, KeyboardInterrupt):
+        return False
+    import dis
+
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    # Code may raise one itself; what a signal raises comes from no such statement.
+    return trace is None or trace.tb_frame.f_code.co_code[trace.tb_lasti] != dis.opmap["RAISE_VARARGS"]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ Hooks are called with keyword arguments, of which an implementation takes those 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ import pluggy
 
 from .card import KINDS
 from .discover import Entry
-from .errors import brief
+from .errors import brief, is_interrupt
 from .registry import Registry, current
 from .spec import Problem
 
@@ -63,17 +63,21 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 class Hooks:
     """The hook modules that the policy allows, each loaded and called for itself.
 
+    Args:
+        registry: where they are registered; None: the current one.
+        entries: only these of them.
+
     Attributes:
         problems: modules that did not load, hooks that nobody asks for, calls that raised.
     """
 
-    def __init__(self, registry: Registry | None = None) -> None:
+    def __init__(self, registry: Registry | None = None, entries: Sequence[Entry] | None = None) -> None:
         self.problems: list[Problem] = []
         self._entries: dict[str, Entry] = {}
         self._manager = pluggy.PluginManager("losskit")
         self._manager.add_hookspecs(Specifications)
         registry = registry or current()
-        for entry in registry.entries("hooks"):
+        for entry in registry.entries("hooks") if entries is None else entries:
             obstacle = registry.obstacle(entry)
             if obstacle is None:
                 self._register(f"{entry.provider}/{entry.name}", entry)
@@ -89,7 +93,9 @@ class Hooks:
             caller = self._manager.subset_hook_caller(hook, remove_plugins=others)
             try:
                 items = [item for result in caller(**arguments) for item in result]
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it does stays with it
+            except BaseException as error:
+                if is_interrupt(error):
+                    raise
                 self._note(self._entries[name], f"{hook} raises {brief(error)}")
                 continue
             found.extend((self._entries[name], item) for item in items)
@@ -112,7 +118,9 @@ class Hooks:
             misfits = self._misfits(plugin)
             if not misfits:
                 self._manager.register(plugin, name=name)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it does stays with it
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             # Registering may fail half-way and leave its first hooks behind.
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)

@@ -13,7 +13,7 @@ from typing import Any
 from zipimport import zipimporter
 
 from .card import Card
-from .errors import PluginError, brief
+from .errors import PluginError, brief, is_interrupt
 
 __all__ = ["STATUSES", "Option", "Problem", "Spec"]
 
@@ -121,7 +121,9 @@ class Spec:
         try:
             value = load_target(self.target)
             card = getattr(value, "card", None)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             raise self._error(f"{brief(error)} at import", self._repair(error)) from error
         if not isinstance(value, type):
             raise self._error(f"{type(value).__name__} {value!r:.60}", "let the entry point name a class")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import importlib
 import os
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 
 from ..cache import Cache
 from ..card import Card
-from ..errors import brief
+from ..errors import brief, is_interrupt
 from ..source import Sources, UnreadableError
 from ..spec import Spec, load_target
 from .acts import watching
@@ -52,11 +51,9 @@ def _observed(spec: Spec, own: _Own) -> Iterator[Violation]:
         error: BaseException | None = None
         try:
             value = load_target(spec.target)
-        except KeyboardInterrupt as interrupt:
-            if not _raised_by_statement(interrupt.__traceback__):
+        except BaseException as raised:
+            if is_interrupt(raised):
                 raise
-            error = interrupt
-        except BaseException as raised:  # noqa: BLE001 - SystemExit, and what a stranger derives from BaseException
             error = raised
     if error is not None:
         line = own.line(error.__traceback__)
@@ -176,13 +173,6 @@ def _import_quietly(name: str) -> None:
             importlib.import_module(name)
         except ImportError:
             getattr(importlib.import_module(parent), attribute)  # some packages import what is asked for
-
-
-def _raised_by_statement(trace: TracebackType | None) -> bool:
-    """Whether an exception comes from a `raise`, and not from a signal."""
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
 
 @contextmanager

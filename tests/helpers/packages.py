@@ -221,9 +221,11 @@ class Environment:
             self.uninstall(*dict.fromkeys(package.name for package in packages))
             (self.path / "imported").unlink(missing_ok=True)
 
-    def losskit(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run the command in the working folder."""
-        return self.run("-P", "-m", "losskit_cli", *arguments, **variables)
+    def losskit(
+        self, *arguments: str, cwd: Path | None = None, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command in the working folder, or in another one."""
+        return self.run("-P", "-m", "losskit_cli", *arguments, cwd=cwd, **variables)
 
     def json(self, *arguments: str, **variables: str) -> Any:
         """What the command writes under `--json`."""
@@ -235,11 +237,11 @@ class Environment:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run the environment's Python in the working folder."""
+    def run(self, *arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run the environment's Python in the working folder, or in another one."""
         return subprocess.run(
             [self.executable, *arguments],
-            cwd=self.work,
+            cwd=cwd or self.work,
             env={**self._variables(), **variables},
             capture_output=True,
             text=True,

@@ -80,6 +80,21 @@ class Output:
         return self.embedding
 
     @property
+    def weight(self) -> Tensor | None:
+        """The sample weights [n], where there are any.
+
+        Raises:
+            LossError: they are no tensor.
+
+        >>> Output(torch.zeros(2, 3), parts={"weight": torch.tensor([1.0, 0.5])}).weight
+        tensor([1.0000, 0.5000])
+        """
+        weight = self.parts.get("weight")
+        if weight is None or isinstance(weight, Tensor):
+            return weight
+        raise LossError('Output.parts["weight"]', expected="a tensor [n]", got=type(weight).__name__)
+
+    @property
     def items(self) -> int:
         """The number of items n."""
         return int((self._any() if self.embedding is None else self.embedding).shape[0])

@@ -313,17 +313,17 @@ def _padded(scores: Tensor, column: Output) -> tuple[Tensor, Tensor | None]:
 
 def list_weights(column: Output) -> Tensor | None:
     """The sample weight of each list, [q]: a record holds one per item, which are equal in a list; None without."""
-    weight = column.parts.get("weight")
-    if not isinstance(weight, Tensor) or column.lists is None:
-        return weight if isinstance(weight, Tensor) else None
+    weight = column.weight
+    if weight is None or column.lists is None:
+        return weight
     return pad_lists(weight, column.lists)[0][:, :1].sum(1)  # 0 where there is no document
 
 
 def _document_weights(columns: Sequence[Output]) -> Tensor | None:
     """The sample weight of each document: that of its tuple."""
-    weight, lists = columns[0].parts.get("weight"), columns[-1].lists
-    if not isinstance(weight, Tensor) or lists is None or columns[0].lists is not None:
-        return weight if isinstance(weight, Tensor) else None
+    weight, lists = columns[0].weight, columns[-1].lists
+    if weight is None or lists is None or columns[0].lists is not None:
+        return weight
     return weight[tuple_index(lists, columns[-1].items, weight.device)]
 
 

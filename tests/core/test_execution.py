@@ -484,3 +484,10 @@ def test_joining_records_keeps_the_parts_that_all_have() -> None:
     for joined in (Output.cat([a, b]), Output.cat([b, a])):
         assert set(joined.parts) == {"both"}
         assert joined.parts["both"].shape == (2, 2)
+
+
+def test_refuses_sample_weights_that_are_no_tensor() -> None:
+    vectors = torch.ones(1, 2)
+    assert Output(vectors).weight is None
+    with pytest.raises(LossError, match=r'Output.parts\["weight"\]: expected a tensor \[n\], got Output'):
+        _ = Output(vectors, parts={"weight": Output(vectors)}).weight

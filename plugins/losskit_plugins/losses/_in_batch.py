@@ -65,7 +65,7 @@ class InBatch:
         share = torch.full((self.last - self.first,), 1 / max(1, size), device=self.device, dtype=dtype)
         if self.counts is not None:
             share = share / torch.tensor(self.counts, device=self.device, dtype=dtype)[self.owners]
-        weight = self.anchors.parts.get("weight")
+        weight = self.anchors.weight
         return share if weight is None else share * self.of_anchors(weight).to(dtype)
 
     def query_to_doc(self, adjust: Adjust | None = None) -> Block:

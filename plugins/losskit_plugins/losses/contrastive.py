@@ -105,5 +105,5 @@ class ContrastiveLoss(Loss):
         """The loss of the pairs `rows`."""
         a, b = (column[rows] for column in columns)
         values = contrastive(self.distances(a, b), labels.flatten()[rows], margin=self.margin)
-        mean = mean_over_rows(values, a.parts.get("weight"))
+        mean = mean_over_rows(values, a.weight)
         return mean if self.reduction == "mean" else mean * len(values)

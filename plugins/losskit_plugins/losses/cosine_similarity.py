@@ -90,7 +90,7 @@ class CosineSimilarityLoss(Loss):
         criterion = self.criterion if callable(self.criterion) else CRITERIA[self.criterion]
         scores = activated(self.activation, self.pairwise(a, b))
         errors = criterion(scores, labels.flatten()[rows].to(scores.dtype))
-        weight = a.parts.get("weight")
+        weight = a.weight
         if errors.ndim == 0 and weight is not None:
             raise LossError(
                 f"sample weights for {type(self).__name__}",

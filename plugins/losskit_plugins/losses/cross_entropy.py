@@ -132,7 +132,7 @@ class CrossEntropyLoss(Loss):
             targets = targets.to(logits.dtype)
         weights = self._class_weights(columns)
         losses = cross_entropy(logits, targets, label_smoothing=self.label_smoothing, class_weights=weights)
-        mean = mean_over_rows(losses, columns[0][rows].parts.get("weight"))
+        mean = mean_over_rows(losses, columns[0][rows].weight)
         count = losses.shape[0]
         return mean * (count / self.denominator(columns, labels, rows)) if weights is not None and count else mean
 

@@ -142,7 +142,7 @@ def _errors(column: Output, rows: slice, weight: Tensor | None) -> tuple[Tensor,
 
 def _per_tuple(record: Output, dtype: torch.dtype) -> Tensor | None:
     """The sample weight of each tuple, if there are any; its items share it."""
-    weight = record.parts.get("weight")
+    weight = record.weight
     if weight is None:
         return None
     weight = weight.detach().to(dtype)

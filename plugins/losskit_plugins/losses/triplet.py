@@ -80,4 +80,4 @@ class TripletLoss(Loss):
         """The loss of the triplets `rows`."""
         anchor, *others = (column[rows] for column in columns)
         values = triplet(*self.pairwise_each(anchor, others).unbind(1), margin=self.margin)
-        return mean_over_rows(values, anchor.parts.get("weight"))
+        return mean_over_rows(values, anchor.weight)

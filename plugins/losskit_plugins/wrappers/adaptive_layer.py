@@ -203,7 +203,7 @@ class AdaptiveLayerLoss(Wrapper):
                 apart = measure(part.layers[layer], part.embedding.detach(), self.kl_temperature)
                 per_row.append(apart if part.lists is None else masked_mean(*pad_lists(apart, part.lists), dim=1))
         mean = torch.stack(per_row).mean(0)
-        weight = columns[0].parts.get("weight")
+        weight = columns[0].weight
         return mean.mean() if weight is None else (mean * weight[rows]).mean()
 
     def _check_options(self) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FEW_STEPS", "MARK", "Environment", "Package", "encoder_package", "loss_package", "loss_source"]
+__all__ = ["FEW_STEPS", "MARK", "Environment", "Package", "encoder_package", "loss_package", "loss_source", "show_test_run"]
 
 FEW_STEPS = ("training.steps=2", "training.eval_strategy=no")
 """What makes a training as short as can be."""
@@ -182,6 +182,12 @@ def encoder_package(name: str, version: str = "1.0") -> Package:
     return Package(name, version, {"lk_words.py": MARK + ENCODER}, points)
 
 
+def show_test_run(site: Path) -> None:
+    """Let the packages below `site` be found beside those of the test run."""
+    seen = sysconfig.get_path("purelib")
+    (site / "test_run.pth").write_text(f"import site; site.addsitedir({seen!r})\n", encoding="utf-8")
+
+
 class Environment:
     """A virtual environment that sees the test run's packages, with a user's folder and a working folder of its own.
 
@@ -196,8 +202,7 @@ class Environment:
             folder.mkdir()
         places = sysconfig.get_paths("venv", {"base": str(path), "platbase": str(path)})
         self.executable, self.site = Path(places["scripts"]) / "python", Path(places["purelib"])
-        seen = sysconfig.get_path("purelib")
-        (self.site / "test_run.pth").write_text(f"import site; site.addsitedir({seen!r})\n", encoding="utf-8")
+        show_test_run(self.site)
 
     def install(self, *packages: Package | Path, upgrade: bool = False, editable: bool = False) -> None:
         """Install packages, which are built first, wheels, or folders of projects."""

@@ -82,6 +82,19 @@ def test_softmax_cross_entropy_equals_the_formula(monkeypatch, name, learned, ti
 
 
 @pytest.mark.parametrize("name", SIMILARITIES)
+@pytest.mark.parametrize("rows", [0, 1, 4])
+def test_softmax_cross_entropy_is_the_mean_unless_rows_are_weighted(name, rows):
+    similarity, scores = SIMILARITIES[name]
+    a, b = vectors(4, 3)[:rows], vectors(5, 3, seed=1)
+    blocks, targets = [Block(Output(a), Output(b))], torch.tensor([2, 0, 4, 1])[:rows]
+    got = softmax_cross_entropy(blocks, targets, similarity=similarity)
+    shares = torch.full((rows,), 1 / max(1, rows), dtype=torch.float64)
+    expected = plain(blocks, targets, shares, scores, 1.0) if rows else got.detach() * 0
+    assert got.dtype == torch.float64
+    torch.testing.assert_close(got.detach(), expected.detach(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
 def test_softmax_cross_entropy_without_gradients_keeps_none(name):
     with torch.no_grad():
         a = Output(vectors(3, 2))

@@ -293,6 +293,21 @@ def test_options_may_be_described_in_any_usual_style_and_place(site, style) -> N
     assert found(install(site, source)) == {}
 
 
+@pytest.mark.parametrize(
+    ("constructor", "message"),
+    [
+        ("", None),
+        ("    def __init__(self, model=None, scale=1.0): ...\n", "the option 'scale' is described nowhere"),
+    ],
+    ids=["inherited", "own"],
+)
+def test_options_that_are_a_base_of_losskits_are_described_there(site, constructor, message) -> None:
+    head = SOURCE[: SOURCE.index("    def __init__")].replace("        factor: of the scores.\n", "")
+    source = head.replace(", Loss\n", ", ScoreLoss\n").replace("(Loss)", "(ScoreLoss)") + constructor
+    check = found(install(site, source)).get("docstring")
+    assert (check and check.message) == message
+
+
 def test_options_may_be_described_by_the_base_that_takes_them(site) -> None:
     source = (
         SOURCE.replace("class ToyLoss(Loss)", "class Base(Loss)") + '\n\nclass ToyLoss(Base):\n    """The same."""\n'

@@ -49,7 +49,7 @@ class Block:
 def softmax_cross_entropy(
     blocks: Sequence[Block],
     targets: Tensor,
-    weights: Tensor,
+    weights: Tensor | None = None,
     *,
     similarity: Similarity,
     scale: float | Tensor = 1.0,
@@ -64,13 +64,16 @@ def softmax_cross_entropy(
     Args:
         blocks: the candidates of each row; one softmax runs over all blocks.
         targets: [r], the place of each row's positive among the columns of the first block.
-        weights: [r], without gradient.
+        weights: [r], without gradient, in float32 at least; None: 1 / r each, so that the sum is the mean.
         similarity: of records.
         scale: factor of the similarities, the inverse temperature; may be a parameter.
 
     Returns:
         A scalar.
     """
+    if weights is None:
+        dtype = promoted(blocks[0].rows.tensors()[0]).dtype
+        weights = torch.full_like(targets, 1 / max(1, len(targets)), dtype=dtype)
     transform: Callable[[Output], Tensor] | None = getattr(similarity, "transform", None)
     if transform is None:
         return _called(blocks, targets, weights, similarity, scale)

@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from ..source import ClassSource
+from ..source import Ancestor, ClassSource
 from ..spec import Spec
 from .findings import NotApplicable, Violation
 from .reading import lineage, read
@@ -24,7 +24,8 @@ def docstring(spec: Spec) -> Iterator[Violation]:
     """The class says in one line what it does, and its docstring, or its constructor's, what each option means."""
     if not spec.provider and spec.card is None:
         raise NotApplicable("it is neither registered nor has it a card, so nothing lists it")
-    classes = [read(each) for each in lineage(spec) if isinstance(each, ClassSource)]
+    ancestors = lineage(spec)
+    classes = [read(each) for each in ancestors if isinstance(each, ClassSource)]
     first = classes[0]
     file, line = first.stated.file, first.stated.line
     text = ast.get_docstring(first.node)
@@ -35,7 +36,7 @@ def docstring(spec: Spec) -> Iterator[Violation]:
     told: set[str] = set()
     for each in classes:
         told |= described(ast.get_docstring(each.node) or "") | described(_constructor(each.node))
-    for option in spec.options:
+    for option in () if _takes_those_of_a_base(ancestors) else spec.options:
         if option.name not in told:
             expected = f"a line `{option.name}: ...` under Args"
             yield Violation(f"the option {option.name!r} is described nowhere", expected, "none", file=file, line=line)
@@ -50,6 +51,12 @@ def _summary(text: str, file: str, line: int) -> Iterator[Violation]:
     if len(summary) >= SUMMARY:
         expected = f"fewer than {SUMMARY} characters"
         yield Violation("the summary is too long", expected, str(len(summary)), file=file, line=line)
+
+
+def _takes_those_of_a_base(ancestors: list[Ancestor]) -> bool:
+    """Whether the constructor is that of a base of losskit, which says itself what its options mean."""
+    makers = (each for each in ancestors if isinstance(each, str) or getattr(each, "options", None) is not None)
+    return isinstance(next(makers, None), str)
 
 
 def _constructor(node: ast.ClassDef) -> str:

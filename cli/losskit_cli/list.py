@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from losskit.card import FAMILIES, INPUTS, KINDS, LABELS
-from losskit.registry import Problem, Spec, current, find, problems
+from losskit.registry import Problem, Spec, find, problems
 from losskit.spec import STATUSES
 
 from .output import say, write_json, write_table
@@ -45,7 +45,11 @@ def list_components(
     as_json: Annotated[bool, typer.Option("--json", help="JSON")] = False,
 ) -> None:
     """List losses, wrappers, regularizers, weightings, similarities and encoders."""
-    trouble = _load_generated() if load else []
+    trouble: list[Problem] = []
+    if load:
+        from losskit.hooks import generate
+
+        trouble = generate()
     specs = find(
         kind=kind,
         encoder=encoder,
@@ -94,14 +98,6 @@ def record(spec: Spec) -> dict[str, Any]:
             for option in spec.options
         },
     }
-
-
-def _load_generated() -> list[Problem]:
-    from losskit.hooks import Hooks
-
-    hooks = Hooks()
-    current().add(hooks.components())
-    return hooks.problems
 
 
 def _write(specs: list[Spec]) -> None:

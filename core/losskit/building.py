@@ -11,7 +11,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from .errors import LosskitError, RecipeError, brief, did_you_mean
-from .registry import get
+from .hooks import get_or_generate
 from .spec import Spec, given_in_code
 
 __all__ = ["annotation_of", "build", "kind_of_annotation", "members"]
@@ -61,7 +61,7 @@ class _Context:
 
 def _build(expression: Any, kind: str, path: str, context: _Context) -> Any:
     name, options = _split(expression, path)
-    spec = get(kind, name)
+    spec = get_or_generate(kind, name)
     cls = spec.load()
     parameters = {name: item for name, item in inspect.signature(cls).parameters.items() if item.kind not in _VARIADIC}
     given = _given(spec, set(parameters), path, context)

@@ -14,6 +14,7 @@ Hooks are called with keyword arguments, of which an implementation takes those 
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,11 +23,13 @@ import pluggy
 
 from .card import KINDS
 from .discover import Entry
-from .errors import brief, is_interrupt
-from .registry import Registry, current
-from .spec import Problem
+from .errors import NotFoundError, brief, is_interrupt
+from .registry import Registry, current, get, space
+from .spec import Problem, Spec
 
-__all__ = ["Hooks", "hookimpl"]
+__all__ = ["Hooks", "generate", "get_or_generate", "hookimpl"]
+
+logger = logging.getLogger("losskit")
 
 hookimpl = pluggy.HookimplMarker("losskit")
 _hookspec = pluggy.HookspecMarker("losskit")
@@ -159,3 +162,42 @@ class Hooks:
 
     def _note(self, entry: Entry, reason: str) -> None:
         self.problems.append(entry.problem("broken", reason, f"update {entry.provider}, or block it"))
+
+
+def generate() -> list[Problem]:
+    """Add what plugins generate to the components, once; what is wrong with it.
+
+    What an entry point names keeps its name, so that nothing depends on whether hooks were loaded before.
+    """
+    registry = current()
+    if registry.generated:
+        return []
+    registry.generated = True
+    hooks = Hooks(registry)
+    owners = {(space(spec.kind), spec.name): spec.provider for spec in registry.specs}
+    found, problems = [], []
+    for entry in hooks.components():
+        owner = owners.get((space(entry.kind), entry.name))
+        if owner is None:
+            found.append(entry)
+        else:
+            fix = f"update {entry.provider}, or block it"
+            problems.append(entry.problem("broken", f"{owner} has a {entry.kind} {entry.name!r} already", fix))
+    registry.add(found)
+    return [*hooks.problems, *problems]
+
+
+def get_or_generate(kind: str | None, reference: str) -> Spec:
+    """As `registry.get`, for what will be loaded: a name that no entry point gives may be one that a plugin generates.
+
+    Raises:
+        NotFoundError, AmbiguousError: as there.
+    """
+    try:
+        return get(kind, reference)
+    except NotFoundError:
+        if current().generated or not current().entries("hooks"):
+            raise
+    for problem in generate():
+        logger.warning("%s", problem)
+    return get(kind, reference)

@@ -13,6 +13,7 @@ from typing import Any
 
 from .card import KINDS
 from .errors import LosskitError, ModelError, NotFoundError, PluginError, brief
+from .hooks import get_or_generate
 from .policy import BUILTIN, normalize
 from .registry import get
 from .spec import Spec
@@ -60,7 +61,7 @@ class Origin:
             PluginError: it is not installed.
         """
         try:
-            found = get(self.kind, f"{self.distribution}/{self.name}")
+            found = get_or_generate(self.kind, f"{self.distribution}/{self.name}")
         except NotFoundError:
             raise PluginError(
                 str(self), expected=f"{self.distribution} to be installed", got=self._instead(),

@@ -55,6 +55,8 @@ class Registry:
         self._reader = Reader(policy, Sources(self._cache), self.installed)
         self._lock = threading.RLock()
         self._specs: tuple[Spec, ...] | None = None
+        self.generated = False
+        """Whether what plugins generate is among the components."""
 
     @cached_property
     def scanned(self) -> tuple[list[Entry], list[Problem]]:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
-from losskit import hookimpl, registry
-from losskit.hooks import Hooks
+import pytest
+
+from losskit import NotFoundError, hookimpl, registry
+from losskit.hooks import Hooks, generate, get_or_generate
 from losskit.policy import Policy
 from losskit.registry import find, get
 
@@ -149,3 +151,38 @@ def losskit_components():
     assert spec.load().__name__ == "Made"
     assert len(found.problems) == 2
     assert "gives ('loss', 'bad'), not (kind, name" in found.problems[0].reason
+
+
+def test_what_plugins_generate_is_found_by_what_builds_it_and_takes_no_name(site, caplog) -> None:
+    source = """
+import losskit
+
+class Made:
+    '''Made by a hook.'''
+    card = losskit.Card(formats=[losskit.Format(["text"])])
+
+@losskit.hookimpl
+def losskit_components():
+    return [("wrapper", "made", "lk_a:Made"), ("loss", "toy", "lk_a:Made"), ("loss", "cosent", "lk_a:Made")]
+"""
+    add(site, "lk-a", source)
+    site.add_loss("lk-b")
+    registry.refresh()
+    assert get_or_generate("loss", "toy").provider == "lk-b"
+    assert not site.imported
+    assert get_or_generate("loss", "made").target == "lk_a:Made"
+    assert [message.partition(": ")[2].partition(".")[0] for message in caplog.messages] == [
+        "broken: lk-b has a loss 'toy' already",
+        "broken: losskit has a loss 'cosent' already",
+    ]
+    assert get("loss", "toy").status == "ok"
+    assert generate() == []
+    with pytest.raises(NotFoundError, match="no loss is named 'maid'"):
+        get_or_generate("loss", "maid")
+
+
+def test_a_registered_name_never_loads_hooks(site) -> None:
+    add(site, "lk-a", "raise RuntimeError('boom')")
+    registry.refresh()
+    assert get_or_generate("loss", "cosent").builtin
+    assert not site.imported

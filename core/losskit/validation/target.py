@@ -9,6 +9,7 @@ from typing import Any
 from .. import registry
 from ..card import FAMILIES, INPUTS, LABELS, Format, split_input
 from ..errors import NotFoundError, RecipeError, did_you_mean
+from ..hooks import get_or_generate
 from ..policy import Policy
 from ..spec import Spec
 from .report import Level
@@ -94,7 +95,7 @@ def resolve(
     >>> resolve("cosent").kind, resolve("angle", kind="similarity").spec.class_name
     ('loss', 'AngleSimilarity')
     """
-    spec = registry.get(kind, reference)
+    spec = get_or_generate(kind, reference)
     if spec.status == "blocked" and spec.problem is not None:
         problem = spec.problem
         raise NotFoundError(f"{spec.kind} {spec.qualified!r}", got=f"blocked: {problem.reason}", fix=problem.fix)

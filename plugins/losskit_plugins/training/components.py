@@ -1,4 +1,7 @@
-"""What a recipe's expressions name, found and checked without importing any of it."""
+"""What a recipe's expressions name, found and checked without importing any of it.
+
+Only for a name that no entry point gives the hooks are loaded by which plugins generate components.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 
 from losskit.card import FAMILIES, Format
 from losskit.errors import RecipeError, did_you_mean
-from losskit.registry import get
+from losskit.hooks import get_or_generate
 from losskit.spec import Option, Spec
 
 __all__ = ["Component", "resolve"]
@@ -88,7 +91,7 @@ def resolve(expression: str | Mapping[str, Any], kind: str, path: str | None = N
     """
     path = path or kind
     options = {"name": expression} if isinstance(expression, str) else dict(expression)
-    spec = get(kind, options.pop("name"))
+    spec = get_or_generate(kind, options.pop("name"))
     if spec.problem is not None:
         spec.load()  # says what is wrong, and imports nothing
     known = {option.name: option for option in spec.options}

@@ -239,6 +239,7 @@ def test_the_shell_completes_names_without_torch(losskit, site, line, offered) -
         (["list", "--kind", "los"], {}),
         (["show", "cosent"], {}),
         (["validate", "--help"], {}),
+        (["new", "loss", "my-margin", "--dry-run"], {}),
         ([], {"_LOSSKIT_COMPLETE": "complete_bash", "COMP_WORDS": "losskit show co", "COMP_CWORD": "2"}),
     ],
 )

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from packages import show_test_run
 
 from .pages import ROOT, Block, agrees, blocks, commands, pages
 
@@ -23,8 +24,10 @@ TIME_LIMIT = 300
 
 _STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
-# It trains as the README does, which runs always.
-SLOW = {"docs/quickstart.md"}
+# They train as the README does, which runs always.
+SLOW = {"docs/quickstart.md", "docs/tutorial.md"}
+OFFLINE = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+"""Lets pip install what is there already, or lies in a folder; so it says that it isolates no build."""
 
 
 def _page(path: Path) -> object:
@@ -66,10 +69,20 @@ def _run(block: Block, namespace: dict[str, object], where: str) -> None:
 
 
 def _run_command(command: str, shown: str, where: str, *, numbers_vary: bool) -> None:
-    scripts = Path(sys.executable).parent
+    """Run a command in the page's folder, and in its virtual environment `.venv` once it has made one."""
+    if command.startswith("cd "):
+        os.chdir(command.removeprefix("cd "))
+        return
+    scripts = [Path(sys.executable).parent]
+    if own := next(
+        (folder / ".venv" for folder in (Path.cwd(), Path.cwd().parent) if (folder / ".venv").exists()), None
+    ):
+        _furnish(own, scripts[0])
+        scripts.insert(0, own / "bin")
     environment = {
         **os.environ,
-        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        **OFFLINE,
+        "PATH": os.pathsep.join([*map(str, scripts), os.environ["PATH"]]),
         "XDG_CONFIG_HOME": str(Path.cwd() / ".config"),
         "XDG_CACHE_HOME": str(Path.cwd() / ".cache"),
         "COLUMNS": "80",
@@ -82,6 +95,17 @@ def _run_command(command: str, shown: str, where: str, *, numbers_vary: bool) ->
     assert code == 0 or shown.strip(), f"{where}: {command!r} exits with {code}:\n{got}"
     if shown.strip():
         assert agrees(shown, got, numbers_vary=numbers_vary), f"{where}: {command!r} gives\n{got}\nnot\n{shown}"
+
+
+def _furnish(environment: Path, scripts: Path) -> None:
+    """Let a new virtual environment have what the test run has, and the commands of it run in the new one."""
+    for site in environment.glob("lib/*/site-packages"):
+        show_test_run(site)
+    for name in ("losskit", "pytest", "mypy"):
+        _, _, program = (scripts / name).read_text(encoding="utf-8").partition("\n")
+        script = environment / "bin" / name
+        script.write_text(f"#!{environment / 'bin' / 'python'}\n{program}", encoding="utf-8")
+        script.chmod(0o755)
 
 
 def _on_terminal(command: list[str], environment: dict[str, str]) -> tuple[int, str]:

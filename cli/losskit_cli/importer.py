@@ -19,6 +19,7 @@ import json
 import os
 import pickle
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ from losskit.hooks import Hooks
 from losskit.registry import Spec
 
 Tell = Callable[..., None]
+ALONE = "alone"
+"""The argument that says to import nothing before."""
 
 
 def usable() -> list[Spec | Entry]:
@@ -42,6 +45,13 @@ def usable() -> list[Spec | Entry]:
 
 def main() -> None:
     """Serve until stdin ends."""
+    # Torch reads everybody's entry points as it is imported; one that cannot be read is told of by itself.
+    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+    if hasattr(os, "fork") and ALONE not in sys.argv:
+        try:
+            import losskit.loss  # noqa: F401 - and torch with it, once for all
+        except BaseException:  # noqa: BLE001 - each that needs it tells so itself, but not from where this has come to
+            os.execv(sys.executable, [sys.executable, "-P", "-m", "losskit_cli.importer", ALONE])
     results, jobs = os.dup(1), os.fdopen(os.dup(0), "rb")
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
@@ -53,9 +63,6 @@ def main() -> None:
 
     registry.refresh(pickle.load(jobs))
     items = usable()
-    if hasattr(os, "fork"):
-        with contextlib.suppress(Exception):  # each that needs it says so itself
-            import losskit.loss  # noqa: F401 - and torch with it, once for all
     with contextlib.suppress(EOFError):
         while True:
             _serve([items[place] for place in pickle.load(jobs)], tell)

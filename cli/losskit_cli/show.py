@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import typer
 
 from losskit.card import KINDS, Card
-from losskit.registry import Option, Spec, find, is_target, lookup
+from losskit.discover import KEBAB
+from losskit.registry import Option, Spec, find, is_target, lookup, reference_to
 
 from .list import among, record
 from .output import say, write, write_entry, write_json, write_table, write_text
 
 __all__ = ["complete_component", "show"]
 
+LONGEST = 200
+"""Characters of a summary that a shell is told."""
+
 
 def complete_component(incomplete: str) -> list[tuple[str, str]]:
-    """Names of components with their summaries, for the shell."""
-    return [(spec.name, spec.summary) for spec in find() if spec.name.startswith(incomplete)]
+    """Names of components with their summaries, for the shell.
+
+    Some shells evaluate what they are offered: names are words with hyphens, and of summaries only the words are left.
+    """
+    specs = [spec for spec in find() if KEBAB.fullmatch(spec.name) and spec.name.startswith(incomplete)]
+    return [(spec.name, " ".join(re.findall(r"[^\W_]+", spec.summary[:LONGEST]))) for spec in specs]
 
 
 def show(
@@ -111,12 +120,13 @@ def _option(option: Option) -> list[str]:
 def _example(spec: Spec) -> None:
     """How to build it in Python and name it in a recipe, with placeholders for what it requires."""
     required = {option.name: "..." for option in spec.options if option.required}
-    pairs = ", ".join(f"{key}: {value}" for key, value in {"name": spec.name, **required}.items())
+    name = reference_to(spec) if spec.provider else spec.name
+    pairs = ", ".join(f"{key}: {value}" for key, value in {"name": name, **required}.items())
     recipe = f"{{{pairs}}}"
     python = ", ".join(f'"{key}": {value}' for key, value in required.items())
-    expression = f'{{"name": "{spec.name}", {python}}}' if required else f'"{spec.name}"'
+    expression = f'{{"name": "{name}", {python}}}' if required else f'"{name}"'
     section = "loss" if spec.kind == "wrapper" else spec.kind
     if not is_target(spec.name):
-        write_entry("recipe", f"{section}: {recipe if required else spec.name}")
+        write_entry("recipe", f"{section}: {recipe if required else name}")
     model = ", model" if section == "loss" else f', kind="{spec.kind}"'
     write_entry("Python", f"losskit.build({expression}{model})")

@@ -31,10 +31,11 @@ GROUPS = {
 """The entry-point groups and what each holds."""
 KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 """What names of components look like."""
-LONGEST = 100
-"""Characters that a name may have."""
+LONGEST = 250
+"""Characters that a name or a target may have."""
 _DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
-_VALUE = re.compile(rf"({_DOTTED})\s*(?::\s*({_DOTTED}))?\s*(?:\[.*\])?")
+_MODULE = rf"{_DOTTED}(?<!\.py)"  # which would be a file of the working folder
+_VALUE = re.compile(rf"({_MODULE})\s*(?::\s*({_DOTTED}))?\s*(?:\[.*\])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,11 @@ def _entry(distribution: Distribution, point: Point | str) -> Entry | Problem:
     """An entry point as an entry, or why it is none."""
     name, version = distribution.name, distribution.version
     if isinstance(point, str):
-        reason = f"its entry points cannot be read: {point} is not name = module:attribute"
-        return Problem(name, version, "entry_points.txt", "broken", reason, f"update {name}, or mend that line")
+        reason = f"its entry points cannot be read, by torch neither: {point} is not name = module:attribute"
+        return Problem(name, version, "entry_points.txt", "broken", reason, f"update {name}, or uninstall it")
+    if max(len(point.name), len(point.value)) > LONGEST:
+        reason = f"an entry point has more than {LONGEST} characters: {_shown(point.name)!r} = {_shown(point.value)!r}"
+        return Problem(name, version, "entry_points.txt", "broken", reason, f"update {name}, or uninstall it")
     value = _VALUE.fullmatch(point.value)
     target = ":".join(filter(None, value.groups())) if value else point.value
     entry = Entry(GROUPS.get(point.group, ""), point.name, target, distribution, name, version)
@@ -101,7 +105,7 @@ def _entry(distribution: Distribution, point: Point | str) -> Entry | Problem:
         return entry.problem("broken", "only losskit itself may fill losskit.api", f"update {name}, or block it")
     if entry.kind in ("command", "hooks"):
         wrong = _misnamed(entry) if entry.kind == "command" else ""
-        wrong = wrong or ("" if value else f"the target {_shown(target)!r} is not module:attribute")
+        wrong = wrong or ("" if value else f"the target {target!r} is not module:attribute")
         if wrong:
             return entry.problem("broken", wrong, f"update {name}, or report it to its authors")
     return entry
@@ -109,10 +113,7 @@ def _entry(distribution: Distribution, point: Point | str) -> Entry | Problem:
 
 def _misnamed(entry: Entry) -> str:
     """What is wrong with a name."""
-    if KEBAB.fullmatch(entry.name) and len(entry.name) <= LONGEST:
-        return ""
-    shown = repr(entry.name) if len(entry.name) <= LONGEST else f"{entry.name[:LONGEST]!r}..."
-    return f"the name {shown} is not kebab-case" + (f", and longer than {LONGEST}" if "..." in shown else "")
+    return "" if KEBAB.fullmatch(entry.name) else f"the name {entry.name!r} is not kebab-case"
 
 
 class Reader:
@@ -155,9 +156,9 @@ class Reader:
             hint = "name the entry point in kebab-case, as in contrastive-tension"
             raise UnreadableError(misnamed, fix=f"{hint}; or update {entry.provider}")
         module, _, name = entry.target.partition(":")
-        if not re.fullmatch(_DOTTED, module) or not re.fullmatch(_DOTTED, name):
+        if not re.fullmatch(_MODULE, module) or not re.fullmatch(_DOTTED, name):
             fix = f"write module:Class in the entry point, or update {entry.provider}"
-            raise UnreadableError(f"the target {_shown(entry.target)!r} is not module:Class", fix=fix)
+            raise UnreadableError(f"the target {entry.target!r} is not module:Class", fix=fix)
         return self._compatible(entry)
 
     def _compatible(self, entry: Entry) -> list[Unmet]:
@@ -256,7 +257,7 @@ def _problem(entry: Entry, error: Exception) -> Problem:
     """What was raised while an entry was read, as its problem."""
     flaw = error if isinstance(error, UnreadableError) else UnreadableError(f"reading it raises {brief(error)}")
     fix = flaw.fix or (flaw.absent and _stale(entry.distribution)) or ""
-    fix = fix or f"mend {_shown(entry.target)}{flaw.hint and ': '}{flaw.hint}, or update {entry.provider}"
+    fix = fix or f"mend {entry.target}{flaw.hint and ': '}{flaw.hint}, or update {entry.provider}"
     return entry.problem(flaw.status, flaw.reason, fix, flaw.file, flaw.line)
 
 

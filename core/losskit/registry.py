@@ -39,6 +39,7 @@ __all__ = [
     "lookup",
     "name_of",
     "problems",
+    "reference_to",
     "refresh",
     "same_name",
     "space",
@@ -120,13 +121,18 @@ class Registry:
     def _marked(self, spec: Spec, claims: Sequence[Spec]) -> Spec:
         if spec.status != "ok" or self.decide(claims, spec.name) is not None:
             return spec
-        others = ", ".join(f"{other.provider}=={other.version}" for other in claims if other is not spec)
-        reason = f"the name is also claimed by {others}"
+        others = [other for other in claims if other is not spec]
+        reason = f"the name is also claimed by {', '.join(f'{other.provider}=={other.version}' for other in others)}"
+        fix = _choose([spec])
+        twin = next((other for other in others if other.qualified == spec.qualified), None)
+        if twin is not None:
+            reason = f"{spec.provider} gives the name to {twin.kind} {twin.target} too"
+            fix = f"update {spec.provider}, or report it to its authors"
         pin = self.policy.pin(spec.kind, spec.name)
         if pin is not None:
             reason = f"{pin[1]} pins the name to {pin[0]}, which does not provide it"
         where = (spec.provider, spec.version, spec.target)
-        problem = Problem(*where, "ambiguous", reason, _choose([spec]), spec.file, spec.line)
+        problem = Problem(*where, "ambiguous", reason, fix, spec.file, spec.line)
         return replace(spec, status="ambiguous", problem=problem)
 
 
@@ -261,7 +267,7 @@ def is_target(reference: str) -> bool:
     (True, True, False)
     """
     head, colon, last = reference.rpartition(":")
-    return last.endswith(".py") or bool(colon) and head not in KINDS
+    return last.endswith(".py") or (bool(colon) and head not in KINDS)
 
 
 def name_of(cls: type) -> str:
@@ -272,9 +278,14 @@ def name_of(cls: type) -> str:
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
     for spec in current().specs:
         if spec.target == target_of(cls) or (spec.class_name == cls.__qualname__ and file and spec.file == file):
-            claims = [other for other in current().specs if same_name(spec, other)]
-            return spec.name if current().decide(claims, spec.name) is spec else spec.qualified
+            return reference_to(spec)
     return target_of(cls)
+
+
+def reference_to(spec: Spec) -> str:
+    """A registered component's name; `distribution/name` where the bare name means another one, or several."""
+    claims = [other for other in current().specs if same_name(spec, other)]
+    return spec.name if current().decide(claims, spec.name) is spec else spec.qualified
 
 
 def problems() -> list[Problem]:

@@ -106,6 +106,9 @@ class ClassSource:
     options: list[Record] | None
 
 
+SOURCELESS = "move what is registered into a module with source"
+"""How to mend what is compiled, or installed without its source."""
+
 Ancestor = ClassSource | str | UnreadableError
 Allowed = Callable[[ClassSource], bool]
 
@@ -135,8 +138,7 @@ class Sources:
         if key not in self._records:
             spec = self.locate(module)
             if spec.loader is None or not spec.origin:
-                hint = "move what is registered into a module with source"
-                raise UnreadableError(f"module {module} has no source", hint=hint)
+                raise UnreadableError(f"module {module} has no source", hint=SOURCELESS)
             self._records[key] = self._read(module, spec)
         return self._records[key]
 
@@ -174,7 +176,8 @@ class Sources:
             try:
                 order.extend(self._ancestors(base, found, allowed, (*below, found)))
             except UnreadableError as problem:
-                order.append(UnreadableError(f"base {base} cannot be read: {problem.reason}", found.file, found.line))
+                reason = f"base {base} cannot be read: {problem.reason}"
+                order.append(UnreadableError(reason, found.file, found.line, fix=problem.fix, hint=problem.hint))
         # The last of several occurrences counts, as in Python's own order of a diamond.
         return [item for index, item in enumerate(order) if item not in order[index + 1 :]]
 
@@ -244,7 +247,7 @@ class Sources:
         except Exception as error:
             raise UnreadableError(f"source cannot be read: {brief(error)}", file) from error
         if source is None:
-            raise UnreadableError(f"module {module} has no source", file)
+            raise UnreadableError(f"module {module} has no source", file, hint=SOURCELESS)
         if large or len(source) > LARGEST:
             reason = f"source is not read, as it has more than {LARGEST >> 20} MB"
             raise UnreadableError(reason, file, hint="move what is registered into a module without such data")

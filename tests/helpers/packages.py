@@ -13,13 +13,21 @@ import subprocess
 import sysconfig
 import tempfile
 import venv
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FEW_STEPS", "MARK", "Environment", "Package", "encoder_package", "loss_package", "loss_source", "show_test_run"]
+__all__ = [
+    "FEW_STEPS",
+    "MARK",
+    "Environment",
+    "Package",
+    "encoder_package",
+    "loss_package",
+    "loss_source",
+    "show_test_run",
+]
 
 FEW_STEPS = ("training.steps=2", "training.eval_strategy=no")
 """What makes a training as short as can be."""
@@ -157,7 +165,8 @@ class Package:
         ]
         for group, names in self.points.items():
             lines.append(f'[project.entry-points."losskit.{group}"]')
-            lines += [f"{json.dumps(name)} = {json.dumps(target)}" for name, target in names.items()]
+            quoted = ((json.dumps(name, ensure_ascii=False), json.dumps(target)) for name, target in names.items())
+            lines += [f"{name} = {target}" for name, target in quoted]
         return "\n".join(lines) + "\n"
 
 
@@ -215,20 +224,7 @@ class Environment:
         """Uninstall distributions."""
         self._pip("uninstall", "--yes", *names)
 
-    @contextmanager
-    def having(self, *packages: Package) -> Iterator[None]:
-        """With packages installed, in this order, one by one, that are gone afterwards."""
-        try:
-            for package in packages:
-                self.install(package)
-            yield
-        finally:
-            self.uninstall(*dict.fromkeys(package.name for package in packages))
-            (self.path / "imported").unlink(missing_ok=True)
-
-    def losskit(
-        self, *arguments: str, cwd: Path | None = None, **variables: str
-    ) -> subprocess.CompletedProcess[str]:
+    def losskit(self, *arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run the command in the working folder, or in another one."""
         return self.run("-P", "-m", "losskit_cli", *arguments, cwd=cwd, **variables)
 
@@ -257,7 +253,7 @@ class Environment:
 
     @property
     def imported(self) -> set[str]:
-        """The modules with `MARK` that were imported since the last `having` ended."""
+        """The modules with `MARK` that were imported in it so far."""
         file = self.path / "imported"
         return set(file.read_text(encoding="utf-8").split()) if file.exists() else set()
 

@@ -13,7 +13,7 @@ from .execution import Execution
 from .loss import Loss
 from .output import Output
 
-__all__ = ["Wrapper"]
+__all__ = ["Wrapper", "prefixed"]
 
 
 class Wrapper(Loss):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -23,7 +23,19 @@ Reduce = Callable[[Tensor, slice], Reduced]
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def over_tiles(rows: Output, columns: Output, reduce: Reduce, *, similarity: Similarity) -> Reduced:
+@overload
+def over_tiles(
+    rows: Output, columns: Output, reduce: Callable[[Tensor, slice], Tensor], *, similarity: Similarity
+) -> Tensor: ...
+
+
+@overload
+def over_tiles(
+    rows: Output, columns: Output, reduce: Callable[[Tensor, slice], tuple[Tensor, Tensor]], *, similarity: Similarity
+) -> tuple[Tensor, Tensor]: ...
+
+
+def over_tiles(rows: Output, columns: Output, reduce: Any, *, similarity: Similarity) -> Any:
     """sum over tiles of rows of reduce(scores of the rows with all columns).
 
     The memory is that of one tile beside the inputs and their gradients. The gradients cannot be differentiated

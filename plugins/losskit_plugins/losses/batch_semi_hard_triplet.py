@@ -103,7 +103,6 @@ class BatchSemiHardTripletLoss(Loss):
             return values.where(where, values.new_zeros(())).sum()
 
         total = over_tiles(columns[0][rows], columns[0], missed, similarity=self.scorer)
-        assert isinstance(total, Tensor)
         return total / counts.sum().clamp(min=1)
 
     def denominator(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Tensor:

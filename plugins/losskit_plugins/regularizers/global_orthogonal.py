@@ -151,7 +151,6 @@ def _tiled(record: Output, similarity: Similarity, power: int) -> Scalar:
         return scores.scatter(1, own, 0.0).pow(power).sum()
 
     total = over_tiles(record, record, off_diagonal, similarity=similarity)
-    assert isinstance(total, Tensor)
     return total
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import losskit.execution.run
-from losskit import Card, Encoder, Format, Loss, ModelError, losses
+from losskit import Card, Encoder, Format, Loss, ModelError, ScoreLoss, losses
+from losskit.math import masked_mean
 from losskit.testing import (
     Subject,
     ToyEncoder,
@@ -231,6 +232,25 @@ def test_a_sound_loss_keeps_every_law():
     results = {each.id: each.status for each in check(subject) if each.id != "config"}
     assert set(results.values()) == {"passed", "not_applicable"}
     assert [name for name in BROKEN if results.get(name) == "not_applicable"] == ["masking"]
+
+
+class Margins(ScoreLoss):
+    card = Card(formats=[Format(["query", "positive", "negative+"], labels="margins", outputs=1)], encoders=["dense"])
+
+    def score(self, scores, labels, where):
+        return masked_mean((scores[:, :1] - scores[:, 1:] - labels).square(), where[:, 1:])
+
+
+class MarginsOfPadding(Margins):
+    def score(self, scores, labels, where):
+        return super().score(scores, labels, torch.ones_like(where))
+
+
+@pytest.mark.parametrize(("make", "status"), [(Margins, "passed"), (MarginsOfPadding, "failed")])
+def test_a_loss_on_margins_is_given_one_less_than_there_are_scores(make, status):
+    (found,) = check(Subject(make), only=["masking"])
+    assert found.status == status, found.message
+    assert "RuntimeError" not in found.message
 
 
 def test_more_ways_to_fail(monkeypatch):

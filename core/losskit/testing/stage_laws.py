@@ -77,7 +77,7 @@ def masking(subject: Subject) -> None:
             "other values of masked tokens", whole_result(loss, columns, labels), whole_result(loss, changed, labels)
         )
     elif isinstance(loss, ScoreLoss):
-        _require_masked_scores_unread(loss)
+        _require_masked_scores_unread(loss, margins=(subject.form or loss.formats[0]).labels == "margins")
     else:
         raise NotApplicable("nothing is masked")
 
@@ -88,14 +88,15 @@ def _with_garbage(column: Output) -> Tensor:
     return as_leaf(column.embedding.masked_fill(~column.mask[..., None], 123.0))
 
 
-def _require_masked_scores_unread(loss: ScoreLoss) -> None:
+def _require_masked_scores_unread(loss: ScoreLoss, *, margins: bool) -> None:
     where = torch.tensor([[True, True, True], [True, False, False], [False, False, False]])
     generator = torch.Generator().manual_seed(0)
     scores, labels = (torch.rand(3, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    labelled = slice(1 if margins else 0, None)  # a positive has no margin
 
     def filled(fill: float) -> Result:
         leaf = as_leaf(scores.masked_fill(~where, fill))
-        return differentiate(loss.score(leaf, labels.masked_fill(~where, fill), where), [leaf])
+        return differentiate(loss.score(leaf, labels.masked_fill(~where, fill)[:, labelled], where), [leaf])
 
     expected = filled(0.0)
     require_equal("other values at masked places", expected, filled(50.0))

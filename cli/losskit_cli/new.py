@@ -35,9 +35,7 @@ def new(
         str, typer.Argument(metavar="KIND", help="One of: " + ", ".join(KINDS), autocompletion=among(KINDS))
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the component, such as my-margin")],
-    out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Of the package, or of the file", show_default=False)
-    ] = None,
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="Of the package, or of the file")] = "",
     origin: Annotated[
         str,
         typer.Option(
@@ -75,7 +73,7 @@ def new(
         _refuse_beside_one_file({**given, "distribution": distribution})
     else:
         check_distribution(answers, ours=force)
-    folder = (out or Path("." if one_file else answers.project)).expanduser()
+    folder = Path(out or ("." if one_file else answers.project)).expanduser()
     check_folder(folder, [f"{answers.module}.py"] if one_file else [], whole=not one_file, force=force)
     ask = sys.stdin.isatty() and sys.stderr.isatty() and not (as_json or dry_run)
     answers = _completed(answers, given, ask, ("summary",) if one_file else tuple(given))

@@ -212,7 +212,7 @@ def test_closed_streams_are_no_error() -> None:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("losskit ", {"list", "show", "validate", "train", "doctor", "greet"}),
+        ("losskit ", {"list", "show", "validate", "new", "train", "doctor", "greet"}),
         ("losskit show cos", {"cosent", "cosine", "cosine-similarity"}),
         ("losskit show to", {"toy"}),
         ("losskit list --kind w", {"wrapper", "weighting"}),

@@ -327,9 +327,27 @@ def test_files_are_found_by_any_path(home, path) -> None:
     assert mine.load().__name__ == "Mine"
 
 
+def test_a_file_alone_means_the_one_class_with_a_card_in_it(home) -> None:
+    file = home / "work" / "mine.py"
+    file.write_text(component("pass", "Base") + component(CARD, "Mine"))
+    mine = get("loss", "mine.py")
+    assert (mine.name, mine.target, mine.class_name) == ("mine.py", "mine.py:Mine", "Mine")
+    assert mine.load().__name__ == "Mine"
+    file.write_text(component(CARD, "Mine") + component(CARD, "Yours"))
+    registry.refresh()
+    with pytest.raises(NotFoundError, match=r"classes with a card: Mine, Yours. Fix: write mine.py:Class"):
+        get("loss", "mine.py")
+    file.write_text("")
+    registry.refresh()
+    with pytest.raises(NotFoundError, match="the file defines no class with a card"):
+        get("loss", "mine.py")
+    with pytest.raises(NotFoundError, match="there is no file no.py"):
+        get("loss", "no.py")
+
+
 def test_is_target() -> None:
-    assert [is_target(text) for text in ("cosent", "loss:cosent", "a/b", "a.b:C", "x/y.py:C", "C:/x.py:D")] == [
-        False, False, False, True, True, True,
+    assert [is_target(text) for text in ("cosent", "loss:cosent", "a/b", "a.b:C", "x/y.py:C", "C:/x.py:D", "x.py")] == [
+        False, False, False, True, True, True, True,
     ]  # fmt: skip
 
 

@@ -212,7 +212,8 @@ class TestCode:
     """A recipe file names registered components only."""
 
     @pytest.mark.parametrize(
-        "target", ["package.module:Loss", "module:Loss", "losses/mine.py:Loss", "./a b.py:Loss", "mödule:Loss"]
+        "target",
+        ["package.module:Loss", "module:Loss", "losses/mine.py:Loss", "./a b.py:Loss", "mödule:Loss", "losses/mine.py"],
     )
     @pytest.mark.parametrize(
         "place", ["loss: '{}'", "loss: {{name: '{}'}}", "loss: {{name: w, losses: {{a: ['{}']}}}}"]
@@ -223,6 +224,14 @@ class TestCode:
             read_recipe([BASE, file])
         assert caught.value.fix == f"if you trust that code, give --plugin {target}"
         read_recipe([BASE, file], allowed_targets=[target])
+
+    def test_a_file_that_is_allowed_allows_its_classes_and_no_others(self, tmp_path):
+        file = write(tmp_path / "r.yaml", "loss: mine.py:Loss")
+        read_recipe([BASE, file], allowed_targets=["mine.py"])
+        with pytest.raises(RecipeError, match="expected a registered component"):
+            read_recipe([BASE, file], allowed_targets=["yours.py", "mine.py:Other"])
+        with pytest.raises(RecipeError, match="expected a registered component"):
+            read_recipe([BASE, write(tmp_path / "s.yaml", "loss: mine.py")], allowed_targets=["mine.py:Loss"])
 
     @pytest.mark.parametrize(
         "text",

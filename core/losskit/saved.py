@@ -79,7 +79,7 @@ def _from_recipe(folder: Path) -> str | None:
     try:
         return get("encoder", name).qualified
     except LosskitError as error:
-        logger.warning("%s: %s; the model's configuration decides instead which encoder reads it", file, error)
+        logger.warning("The model's configuration decides which encoder reads it, not its recipe %s: %s", file, error)
         return None
 
 

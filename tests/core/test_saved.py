@@ -80,6 +80,13 @@ def test_the_folder_says_which_encoder_reads_it(model, files, encoder) -> None:
     assert load(str(folder)) == (encoder, folder)
 
 
+def test_an_encoder_that_only_the_recipe_knows_is_warned_of(model, caplog) -> None:
+    assert load(model(config_json={}, recipe_yaml="encoder: mime"))[0] == "lk-dense"
+    (message,) = caplog.messages
+    assert message.startswith("The model's configuration decides which encoder reads it, not its recipe ")
+    assert message.endswith("recipe.yaml: no encoder is named 'mime'. Fix: did you mean 'mine'?")
+
+
 def test_an_encoder_of_no_plugin_is_named(model) -> None:
     with pytest.raises(NotFoundError, match="no encoder is named 'not-installed'"):
         load(model(config_json={"losskit_encoder": "not-installed"}))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import pytest
 from packages import FEW_STEPS, MARK, Package, loss_package, loss_source
 
@@ -154,6 +157,14 @@ def test_an_upgrade_to_hooks_of_another_losskit_leaves_all_else_as_it_was(enviro
     assert done.returncode == 0, done.stderr
     assert INCOMPATIBLE in done.stderr
     assert (environment.work / "counted").read_text() == "2 steps with multiple-negatives-ranking"
+    (callback,) = json.loads((environment.work / "run" / "provenance.json").read_text())["callbacks"]
+    assert callback.pop("sha256") == hashlib.sha256((MARK + CALLBACKS).encode()).hexdigest()
+    assert callback == {
+        "distribution": "lk-house",
+        "version": "1.0",
+        "target": "lk_house.callbacks:Counts",
+        "file": "callbacks.py",
+    }
 
     checked = environment.losskit("validate", "cosent", "--level", "numeric", "--select", "lk-house/cites-a-paper")
     assert checked.returncode == 0, checked.stderr

@@ -155,13 +155,13 @@ class Job:
 
     def _note_components(self, loss: Any, encoder: Encoder) -> None:
         """Write down where encoder and loss come from, as they are now; the recipe shall require their plugins."""
-        from .provenance import components_of, provenance, requirements
+        from .provenance import provenance, requirements
 
-        self.components = components_of(loss, encoder)
-        plugins = requirements(self.components, self.shown.plugins)
+        self.origin = provenance(loss, encoder)
+        plugins = requirements(self.origin["components"], self.shown.plugins)
         self.shown = self.shown.model_copy(update={"plugins": plugins})
         if self.workspace.main:
-            write_json(self.workspace.folder / PROVENANCE, provenance(self.components, {}, {}))
+            write_json(self.workspace.folder / PROVENANCE, self.origin)
 
     def _encoder(self) -> Encoder:
         encoder: Encoder = build(self.recipe.encoder, kind="encoder", trust_remote_code=self.trust_remote_code)
@@ -227,18 +227,22 @@ class Job:
         return partial(evaluate, data=read_evaluation(source), metrics=source.metrics)
 
     def _plugins_callbacks(self) -> list[TrainerCallback]:
-        """What plugins add through the hook `losskit_train_callbacks`; what breaks there is reported, and left out."""
+        """What plugins add through the hook `losskit_train_callbacks`, noted as the run's; what breaks is left out."""
         from transformers import TrainerCallback
 
+        from .provenance import callback_origin
+
         hooks = Hooks()
-        found = []
+        found, origins = [], []
         for entry, item in hooks.call("losskit_train_callbacks", recipe=self.shown):
             if isinstance(item, TrainerCallback):
                 found.append(item)
+                origins.append(callback_origin(entry.provider, entry.version, item))
             else:
                 logger.warning("%s gives %s, which is no TrainerCallback", entry.provider, type(item).__name__)
         for problem in hooks.problems:
             logger.warning("%s", problem)
+        self.origin["callbacks"] = origins
         return found
 
     def _before(self, trainer: Trainer) -> dict[str, Any]:
@@ -265,7 +269,7 @@ class Job:
         rows = {"train": len(trainer.train_dataset)}
         if self.recipe.data.eval is not None:
             rows["eval"] = len(peek(self.recipe.data.eval, count=sys.maxsize).rows)
-        write_results(trainer, self.shown, metrics, self.components, data, rows, self.workspace)
+        write_results(trainer, self.shown, metrics, self.origin, data, rows, self.workspace)
 
 
 def _fit_inputs(encoder: Encoder, rows: Iterable[Mapping[str, Any]], matched: Match) -> None:

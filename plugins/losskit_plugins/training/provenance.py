@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,28 +17,18 @@ from torch import nn
 from losskit import Loss, get
 from losskit.policy import BUILTIN, normalize
 from losskit.registry import name_of
+from losskit.spec import target_of
 
-__all__ = ["components_of", "fingerprint", "provenance", "requirements"]
+__all__ = ["callback_origin", "fingerprint", "provenance", "requirements"]
 
 
-def provenance(
-    components: Sequence[Mapping[str, str]],
-    data: Mapping[str, Sequence[Mapping[str, str]]],
-    rows: Mapping[str, int],
-) -> dict[str, Any]:
-    """What provenance.json holds.
-
-    Args:
-        components: as `components_of` gives them.
-        data: per part ("train", "eval") its files, as `fingerprint` describes them.
-        rows: how many were read of a part.
-    """
+def provenance(loss: nn.Module, encoder: Any) -> dict[str, Any]:
+    """What provenance.json holds beside the callbacks and the data: versions, and where encoder and loss come from."""
     packages = ("losskit", "torch", "transformers")
     return {
         "schema": 1,
         "versions": {**{name: version(name) for name in packages}, "python": platform.python_version()},
-        "components": list(components),
-        "data": {part: {"rows": rows[part], "files": list(files)} for part, files in data.items()},
+        "components": _components(loss, encoder),
     }
 
 
@@ -53,7 +44,20 @@ def fingerprint(file: Path, name: str) -> dict[str, str]:
     return {"path": name, "sha256": digest}
 
 
-def components_of(loss: nn.Module, encoder: Any) -> list[dict[str, str]]:
+def callback_origin(distribution: str, version: str, callback: Any) -> dict[str, str]:
+    """A callback that a plugin brought: the plugin, its class, and the file of that."""
+    module = sys.modules.get(type(callback).__module__)
+    file = Path(getattr(module, "__file__", None) or "")
+    return {
+        "distribution": distribution,
+        "version": version,
+        "target": target_of(type(callback)),
+        "file": file.name,
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "",
+    }
+
+
+def _components(loss: nn.Module, encoder: Any) -> list[dict[str, str]]:
     """Where the classes of a training come from, the trained encoder's first."""
     losses = [each for _, each in loss.tree()] if isinstance(loss, Loss) else [loss]
     classes: dict[type, str] = {type(encoder): "encoder"} | {type(each): "loss" for each in losses}

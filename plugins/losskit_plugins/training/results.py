@@ -12,7 +12,7 @@ from losskit.recipe import Recipe
 from .curves import draw_curves
 from .model_card import model_card
 from .owned import save_owned
-from .provenance import fingerprint, provenance
+from .provenance import fingerprint
 from .run import METRICS_FILE, RECIPE_FILE, write_json
 from .trainer import Trainer
 from .workspace import Workspace
@@ -24,7 +24,7 @@ def write_results(
     trainer: Trainer,
     recipe: Recipe,
     metrics: Mapping[str, Any],
-    components: Sequence[Mapping[str, str]],
+    origin: Mapping[str, Any],
     data: Mapping[str, Sequence[Path]],
     rows: Mapping[str, int],
     workspace: Workspace,
@@ -35,7 +35,7 @@ def write_results(
         trainer: after the training.
         recipe: filled in.
         metrics: as in metrics.json.
-        components: where encoder and loss come from, as in provenance.json.
+        origin: as in provenance.json, without the data.
         data: the files of each part of the data, as they lie now.
         rows: how many were read of each part.
         workspace: where the run is written.
@@ -46,7 +46,7 @@ def write_results(
     (folder / RECIPE_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
     write_json(folder / METRICS_FILE, metrics)
     files = {part: [fingerprint(path, str(workspace.final(path))) for path in paths] for part, paths in data.items()}
-    origin = provenance(components, files, rows)
+    origin = {**origin, "data": {part: {"rows": rows[part], "files": files[part]} for part in files}}
     write_json(folder / PROVENANCE, origin)
     draw_curves(trainer.state.log_history, metrics["before"], metrics["after"], folder / "curves.png")
     card = model_card(

@@ -267,12 +267,14 @@ def test_a_plugins_callback_takes_part_and_a_broken_hook_is_reported(recipe, mon
 
         def call(self, hook, **arguments):
             assert (hook, arguments["recipe"].loss) == ("losskit_train_callbacks", recipe["loss"])
-            entry = SimpleNamespace(provider="lk-odd")
+            entry = SimpleNamespace(provider="lk-odd", version="1.0")
             return [(entry, Steps()), (entry, object())]
 
     monkeypatch.setattr("losskit_plugins.training.job.Hooks", Hooks)
-    losskit.train(recipe)
+    run = losskit.train(recipe)
     assert Steps.seen == 6
+    (origin,) = json.loads((run.path / "provenance.json").read_text())["callbacks"]
+    assert (origin["distribution"], origin["version"], origin["file"]) == ("lk-odd", "1.0", "test_api.py")
     assert "other==1.0" in caplog.text
     assert "lk-odd gives object, which is no TrainerCallback" in caplog.text
 

@@ -39,9 +39,12 @@ def example(kind: str, shape: str, name: str = "") -> Answers:
     )
 
 
-def tree(files: Mapping[str, str]) -> str:
-    """All files as one text."""
-    return "".join(f"==> {path}\n{text}" for path, text in files.items())
+def tree(kind: str, shape: str) -> str:
+    """The files of an example as one text; after the first shape of a kind only those that the shape changes."""
+    answers = example(kind, shape)
+    own = (f"src/{answers.package}/", f"tests/test_{answers.module}", "README.md")
+    shown = ("",) if shape == next(iter(SHAPES[kind])) else own
+    return "".join(f"==> {path}\n{text}" for path, text in package(answers).items() if path.startswith(shown))
 
 
 def write_tree(folder: Path, files: Mapping[str, str]) -> Path:
@@ -64,7 +67,7 @@ def main() -> None:
     shutil.rmtree(GOLDEN, ignore_errors=True)
     GOLDEN.mkdir()
     for kind, shape in EXAMPLES:
-        (GOLDEN / f"{kind}-{shape}.txt").write_text(tree(package(example(kind, shape))), encoding="utf-8")
+        (GOLDEN / f"{kind}-{shape}.txt").write_text(tree(kind, shape), encoding="utf-8")
 
 
 if __name__ == "__main__":

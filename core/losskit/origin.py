@@ -119,7 +119,7 @@ def _read(folder: Path) -> list[Origin | None]:
         return []
     try:
         return [_origin(folder, record) for record in json.loads(file.read_text(encoding="utf-8"))["components"]]
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(str(file), expected="what losskit writes of a training", got=brief(error)) from error
 
 

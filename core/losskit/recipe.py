@@ -409,7 +409,7 @@ def _opened(base: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 # Refusing
 
-_TARGET = re.compile(r".+\.py|(?:.+\.py|[^\W\d]\w*(?:\.[^\W\d]\w*)*):[^\W\d][\w.]*")
+_TARGET = re.compile(r".+\.py|.+:[^\W\d][\w.]*", re.DOTALL)
 
 
 def _refuse_code(document: Mapping[str, Any], file: Path, allowed: Collection[str]) -> None:

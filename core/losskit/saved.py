@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import LosskitError, ModelError
+from .errors import LosskitError, ModelError, RecipeError, brief
 from .origin import origin_of_encoder
 from .registry import get, is_target
 
@@ -66,12 +66,12 @@ def _from_recipe(folder: Path) -> str | None:
     file = folder / "recipe.yaml"
     if not file.is_file():
         return None
-    import yaml
+    from .yaml12 import parse_yaml
 
     try:
-        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ModelError(str(file), expected="YAML", got=str(error).replace("\n", " ")) from error
+        recipe = parse_yaml(file.read_text(encoding="utf-8"), file.name)
+    except (RecipeError, UnicodeDecodeError) as error:
+        raise ModelError(str(file), expected="YAML", got=brief(error)) from error
     encoder = recipe.get("encoder") if isinstance(recipe, dict) else None
     name = encoder.get("name") if isinstance(encoder, dict) else encoder
     if not isinstance(name, str) or is_target(name):
@@ -114,8 +114,8 @@ def _json(file: Path, kind: type[Any]) -> Any:
         return kind()
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(str(file), expected="JSON", got=str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(str(file), expected="JSON", got=brief(error)) from error
     if not isinstance(content, kind):
         expected = "a JSON object" if kind is dict else "a JSON list"
         raise ModelError(str(file), expected=expected, got=type(content).__name__)

@@ -285,7 +285,7 @@ def _find(module: str, path: Iterable[str], *, top: bool) -> ModuleSpec:
             continue
         if spec is not None:
             return spec
-    raise UnreadableError(f"module {module} is not found" + "".join(reasons))
+    raise UnreadableError(f"module {module} is not found" + "".join(reasons), absent=True)
 
 
 def _on_path(module: str, path: Sequence[str]) -> ModuleSpec | None:

@@ -48,6 +48,8 @@ def dump_yaml(value: Mapping[str, Any]) -> str:
 
 
 _DEEPEST = 64
+_MOST = 1_000_000
+"""Values that a document may stand for: aliases of aliases grow without end."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -56,16 +58,26 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012  pyyaml's own convention
     _depth = 0
 
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._sizes: dict[Any, int] = {}
+
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """A node and all in it, as deep as anything here is read without running out of stack."""
+        """A node and all in it, as deep and as large as anything here is read without running out of memory."""
         if self._depth > _DEEPEST:
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, f"more than {_DEEPEST} levels", mark)
         self._depth += 1
         try:
-            return super().compose_node(parent, index)
+            node: Any = super().compose_node(parent, index)
         finally:
             self._depth -= 1
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        inside = [each for part in parts for each in (part if isinstance(part, tuple) else (part,))]
+        self._sizes[node] = 1 + sum(self._sizes.get(each, 1) for each in inside)
+        if self._sizes[node] > _MOST:
+            raise yaml.composer.ComposerError(None, None, f"more than {_MOST} values", node.start_mark)
+        return node
 
 
 class _Dumper(yaml.SafeDumper):

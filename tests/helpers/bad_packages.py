@@ -101,10 +101,11 @@ def sound(after: str = "", summary: str = "It looks well.", more: str = "") -> s
 
 
 def file(name: str, content: str | bytes | Callable[[Path], None]) -> Callable[[Path], None]:
-    """Write a file, or make something in its place; a name may have one star."""
+    """Write a file, or make something in its place; its folder's name may have a star."""
 
     def write(site: Path) -> None:
-        place = next(iter(site.glob(name)), site / name)
+        folder, slash, last = name.rpartition("/")
+        place = (next(site.glob(folder)) if slash else site) / last
         if callable(content):
             place.unlink(missing_ok=True)
             content(place)
@@ -279,7 +280,7 @@ NAMES = [
     component("cyrillic", sound(), Said("sent' is not kebab-case", "in kebab-case"), registered="c\u043esent"),
     component("emoji", sound(), Said("the name '💥' is not kebab-case", "in kebab-case"), registered="💥"),
     component("escape", sound(), Said(r"the name '\x1b[31mred' is not", "in kebab-case"), registered="\x1b[31mred"),
-    component("markup", sound(), Said("the name '[red]x[/]' is not", "in kebab-case"), registered="[red]x[/]"),
+    component("markup", sound(), Said("the name '[red]x' is not", "in kebab-case"), registered="[red]x"),
 ]
 
 FIELDS = ("formula", "citation", "memory")
@@ -423,7 +424,7 @@ POINTS = [
     ),
     points(
         "points-markup",
-        f"[losskit.losses]\n[red]{ESCAPES[:5]}\u202e[/]\n",
+        f"[losskit.losses]\n[red]x{ESCAPES[:5]}\u202e\n",
         "is not name = module:attribute",
         "update lk-points-markup",
     ),

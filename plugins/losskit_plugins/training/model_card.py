@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -65,11 +66,24 @@ def model_card(
         metrics=rows_of_metrics(metrics["before"], metrics["after"]),
         train=metrics["train"],
         data=[(part, each["rows"], file) for part, each in provenance["data"].items() for file in each["files"]],
-        recipe=recipe.to_yaml(),
+        recipe=fenced("yaml", recipe.to_yaml()),
         versions=", ".join(f"{package} {version}" for package, version in provenance["versions"].items()),
         components=provenance["components"],
-        citation=loss.citation if isinstance(loss, Loss) else "",
+        citation=fenced("bibtex", loss.citation) if isinstance(loss, Loss) and loss.citation else "",
     )
+
+
+def fenced(language: str, text: str) -> str:
+    """A block of code in Markdown, which nothing in it can end.
+
+    >>> print(fenced("yaml", "a: 1"))
+    ```yaml
+    a: 1
+    ```
+    """
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    lines = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in text.rstrip().split("\n")]
+    return "\n".join([f"{fence}{language}", *lines, fence])
 
 
 def _template() -> str:

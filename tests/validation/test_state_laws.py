@@ -152,6 +152,64 @@ def test_a_defect_of_state_is_found(make, law, words):
     assert found.cause
 
 
+class Counting(torch.nn.Module):
+    """A regularizer as it is meant: lengths beside the mean that observe keeps."""
+
+    card = Card(encoders=["dense"], row_wise=False)
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
+
+    def observe(self, queries, documents):
+        self.mean = self.mean + documents.embedding.norm(dim=1).mean()
+
+    def forward(self, queries, documents):
+        return (documents.embedding.norm(dim=1).mean() - self.mean).square()
+
+
+class CountingOnTheClass(Counting):
+    mean_of_all = 0.0
+
+    def observe(self, queries, documents):
+        type(self).mean_of_all += float(documents.embedding.norm(dim=1).mean())
+
+    def forward(self, queries, documents):
+        return (documents.embedding.norm(dim=1).mean() - self.mean_of_all).square()
+
+
+class CountingInAnAttribute(Counting):
+    def __init__(self):
+        torch.nn.Module.__init__(self)
+        self.mean = torch.zeros((), dtype=torch.float64)
+
+
+class CountingWithRecords(Counting):
+    def observe(self, queries, documents):
+        super().observe(queries, documents)
+        self.last = documents
+
+
+@pytest.mark.parametrize(
+    ("make", "law", "words"),
+    [
+        (CountingOnTheClass, "instances", "the value differs"),
+        (CountingInAnAttribute, "repeatable", "a second call: the value differs"),
+        (CountingWithRecords, "kept-graphs", "the graph of a finished step is kept"),
+    ],
+)
+def test_what_regularizers_observe_is_held_to_the_laws_of_state(make, law, words):
+    [found] = check(Subject(make, "regularizer"), only=[law])
+    assert found.status == "failed"
+    assert words in found.message
+
+
+def test_a_sound_regularizer_with_a_memory_keeps_the_laws_of_state():
+    laws = ["repeatable", "instances", "kept-graphs", "default-dtype", "owned-state"]
+    found = check(Subject(Counting, "regularizer"), only=laws)
+    assert [(each.status, each.message) for each in found] == [("passed", "")] * 5
+
+
 @pytest.mark.parametrize("make", [Sound, KeepsDetached, RemembersInBuffer])
 def test_sound_losses_keep_the_laws_of_state(make):
     laws = ["repeatable", "instances", "kept-graphs", "default-dtype"]

@@ -101,9 +101,6 @@ def fixed_dimension(subject: Subject) -> None:
     loss, columns, labels = prepare(subject)
     says = loss.fixed_dimension if subject.kind in ("loss", "wrapper") else card.fixed_dimension
     loss.set_clock(Clock(step=1, progress=0.5))
-    see = getattr(loss.regularizer, "observe", None) if subject.kind == "regularizer" else None
-    if see is not None:
-        see(*columns)
     total(loss(subject.batch.features(loss), subject.batch.flat_labels))  # state may take its width from the first
     whole = {name for _, part in loss.tree() for name in part.frozen}
     form = subject.form or (loss.formats[0] if loss.formats else None)

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..card import Card, Format
 from ..clock import Clock
@@ -191,6 +191,19 @@ class _Regularized(Loss):
     def __init__(self, model: Any, regularizer: Regularizer) -> None:
         super().__init__(model)
         self.regularizer = regularizer
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the regularizer does."""
+        return isinstance(self.regularizer, nn.Module) and any(True for _ in self.regularizer.buffers())
+
+    def observe(self, columns: list[Output], labels: Tensor | None) -> tuple[list[Output], Tensor | None]:
+        """Lets the regularizer see the records, if it asks for that."""
+        see = getattr(self.regularizer, "observe", None)
+        if see is not None:
+            with torch.no_grad():
+                see(columns[0], columns[1])
+        return columns, labels
 
     def compute(self, columns: Sequence[Output], labels: Tensor | None, rows: slice) -> Value:
         """The penalty on the tuples `rows`."""

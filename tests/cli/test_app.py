@@ -129,15 +129,19 @@ def test_commands_of_plugins_that_fail_exit_with_3(losskit, site) -> None:
     site.add("lk-a", points={"commands": {"boom": "lk_a:app"}}, modules={"lk_a.py": "raise RuntimeError('boom')"})
     site.add("lk-b", points={"commands": {"leave": "lk_b:app"}}, modules={"lk_b.py": "import sys; sys.exit(0)"})
     site.add("lk-c", points={"commands": {"none": "lk_c:app"}}, modules={"lk_c.py": "app = 3"})
+    late = {"points": {"commands": {"late": "lk_d:app"}}, "modules": {"lk_d.py": "app = 3"}}
+    site.add("lk-d", **late, requires=["losskit>=99"])
     for name, provider in (
         ("boom", "lk-a 1.0 (lk_a:app): got RuntimeError: boom"),
         ("leave", "lk-b 1.0"),
         ("none", "lk-c 1.0 (lk_c:app): got TypeError: it is int, neither a Typer application nor a command"),
+        ("late", "lk-d 1.0 (lk_d:app): got it needs losskit>=99, "),
     ):
         result = losskit(name)
         assert result.returncode == 3
         assert provider in result.stderr
         assert "Traceback" not in result.stderr
+    assert "lk_d" not in site.imported
     assert losskit("list").returncode == 0
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 import losskit
-from losskit import DataError, LosskitError, ModelError, NotFoundError, RecipeError, Run
+from losskit import DataError, LosskitError, ModelError, NotFoundError, PluginError, RecipeError, Run
 from losskit.recipe import read_recipe
 from losskit_plugins.training import quickstart
 
@@ -138,6 +138,19 @@ def test_interrupted_and_resumed_equals_uninterrupted(recipe, tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert not list(resumed.path.rglob("training_args.bin"))
     assert left(tmp_path) == ["cut", "whole"]
+
+
+def test_refuses_to_resume_without_the_plugins_that_an_unfinished_run_began_with(recipe, tmp_path):
+    recipe["training"]["save_every"] = 2
+    with pytest.raises(KeyboardInterrupt):
+        losskit.train(recipe, output=tmp_path / "cut", callbacks=[Stop()])
+    file = tmp_path / "cut.partial" / "provenance.json"
+    origin = json.loads(file.read_text())
+    origin["components"][1] |= {"distribution": "lk-gone", "version": "3.1"}
+    file.write_text(json.dumps(origin))
+    with pytest.raises(PluginError, match=r"of lk-gone 3.1: .* got no distribution of that name, and another .*3.1'$"):
+        losskit.train(recipe, output=tmp_path / "cut", resume=True)
+    assert left(tmp_path) == ["cut.partial"]
 
 
 def test_a_run_of_another_recipe_is_not_resumed(recipe, tmp_path):

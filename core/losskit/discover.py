@@ -291,14 +291,26 @@ def _options(lineage: list[Ancestor]) -> list[dict[str, Any]]:
 
 def _check_api(api: object, file: str, line: int) -> None:
     """Refuse a card of another major version of the interface, or of a newer minor one."""
-    ours = [int(part) for part in API_VERSION.split(".")]
+    ours = _numbers(API_VERSION)
     if not isinstance(api, str) or not re.fullmatch(r"\d+(\.\d+)*", api):
         raise UnreadableError(f"the card's api is {api!r}, not a version", file, line)
-    theirs = [int(part) for part in api.split(".")]
+    theirs = _numbers(api)
     if theirs[0] != ours[0] or theirs > ours:
         reason = f"it is written for interface {api}, this losskit has {API_VERSION}"
         fix = "update losskit" if theirs > ours else "update the plugin"
         raise UnreadableError(reason, file, line, status="incompatible", fix=fix)
+
+
+def _numbers(version: str) -> list[int]:
+    """The numbers of a version, without zeros at its end.
+
+    >>> _numbers("1.0"), _numbers("1.10"), _numbers("0")
+    ([1], [1, 10], [0])
+    """
+    first, *others = (int(part) for part in version.split("."))
+    while others and not others[-1]:
+        others.pop()
+    return [first, *others]
 
 
 class Unmet(NamedTuple):

@@ -64,6 +64,7 @@ def test_built_ins_are_marked_and_come_through_the_same_groups() -> None:
         ("card = Card(formats=[Format()])", [], "broken", "missing 1 required positional argument", "mend", 4),
         ("card = print(1)", [], "broken", "print(...): expected losskit.Card(...)", "mend", 4),
         ("card = Format(['text'])", [], "broken", "is not Format(...)", "mend", 4),
+        ("card = Card(api='1.0')", [], "ok", "", "", None),
         ("card = Card(api='2', future=1)", [], "incompatible", "written for interface 2", "update losskit", 4),
         ("card = Card(api='1.7')", [], "incompatible", "written for interface 1.7", "update losskit", 4),
         ("card = Card(api='0')", [], "incompatible", "written for interface 0", "update the plugin", 4),

@@ -342,7 +342,7 @@ def test_a_file_alone_means_the_one_class_with_a_card_in_it(home) -> None:
     registry.refresh()
     with pytest.raises(NotFoundError, match="the file defines no class with a card"):
         get("loss", "mine.py")
-    with pytest.raises(NotFoundError, match="there is no file no.py"):
+    with pytest.raises(NotFoundError, match=r"there is no file no\.py"):
         get("loss", "no.py")
 
 

@@ -33,8 +33,10 @@ def refusal(environment: Environment, *arguments: str, **variables: str) -> tupl
     return done.returncode, done.stderr
 
 
-@pytest.mark.quick
-@pytest.mark.parametrize("order", [(ONE, OTHER), (OTHER, ONE)], ids=["one-first", "other-first"])
+@pytest.mark.parametrize(
+    "order",
+    [pytest.param((ONE, OTHER), id="one-first", marks=pytest.mark.quick), pytest.param((OTHER, ONE), id="other-first")],
+)
 def test_a_name_of_two_packages_is_nobodys_until_it_is_settled(environment, order) -> None:
     for package in order:
         environment.install(package)
@@ -56,12 +58,14 @@ def test_a_name_of_two_packages_is_nobodys_until_it_is_settled(environment, orde
 
 
 BLOCKED = [
-    pytest.param(("--block", "lk-one"), {}, "", "lk-one is blocked by the command line", id="option"),
+    pytest.param(
+        ("--block", "lk-one"), {}, "", "lk-one is blocked by the command line", id="option", marks=pytest.mark.quick
+    ),
     pytest.param(("--block", "lk-one/life"), {}, "", "lk-one/life is blocked by the command line", id="component"),
     pytest.param(("--no-plugins",), {}, "", "lk-one is not allowed by --no-plugins", id="no-plugins"),
     pytest.param(("--allow", "lk-other"), {}, "", "lk-one is not allowed by the command line", id="others-allowed"),
     pytest.param((), {"LOSSKIT_PLUGINS_BLOCK": "lk-one"}, "", "lk-one is blocked by the environment", id="variable"),
-    pytest.param((), {}, 'block = ["LK_One"]', "lk-one is blocked by {file}", id="project"),
+    pytest.param((), {}, 'block = ["LK_One"]', "lk-one is blocked by {file}", id="project", marks=pytest.mark.quick),
     pytest.param((), {}, "plugins = false", "lk-one is not allowed by {file}", id="project-without-plugins"),
 ]
 
@@ -74,7 +78,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return environment
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(("options", "variables", "project", "reason"), BLOCKED)
 def test_what_is_blocked_is_never_imported(shared, options, variables, project, reason) -> None:
     file = shared.work / "pyproject.toml"

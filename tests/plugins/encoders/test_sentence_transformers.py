@@ -288,6 +288,28 @@ def test_static_embeddings_under_every_execution(static, execution) -> None:
     torch.testing.assert_close(found[1], found[0])
 
 
+def test_a_loss_trains_a_module_of_ones_own_without_a_tokenizer(st) -> None:
+    class Letters(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(128, 4)
+
+        def preprocess(self, texts, prompt=None, **options):
+            rows = [torch.tensor([ord(letter) % 128 for letter in text]) for text in texts]
+            ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+            return {"input_ids": ids, "attention_mask": ids > 0}
+
+        def forward(self, features, **options):
+            letters = self.table(features["input_ids"]) * features["attention_mask"][..., None]
+            return {**features, "sentence_embedding": letters.sum(1)}
+
+    model = st.SentenceTransformer(modules=[Letters()], device="cpu")
+    loss = losskit.build("multiple-negatives-ranking", model)
+    assert loss.encoder.padding == {}
+    loss([loss.encoder.preprocess(texts) for texts in (["cat", "a dog"], ["cats", "dogs bark"])]).backward()
+    assert model[0].table.weight.grad.any()
+
+
 @pytest.mark.parametrize("execution", [losskit.GradCache(mini_batch_size=2), losskit.Direct(tokens=3)], ids=str)
 @pytest.mark.parametrize("documents", ["static", "rows"])
 def test_static_embeddings_as_a_route(static, plain_folder, st, documents, execution) -> None:

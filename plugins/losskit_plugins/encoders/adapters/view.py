@@ -80,8 +80,8 @@ class View:
 
     @property
     def padding(self) -> Mapping[str, int]:
-        """What stands at padding, by feature."""
-        tokenizer = self.tokenizer
+        """What stands at padding, by feature; a first module of someone's own need not have a tokenizer."""
+        tokenizer = getattr(self.model, "tokenizer", None)
         ids = {
             "input_ids": getattr(tokenizer, "pad_token_id", None),
             "token_type_ids": getattr(tokenizer, "pad_token_type_id", None),

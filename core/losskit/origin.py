@@ -7,15 +7,16 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from .card import KINDS
+from .discover import KEBAB
 from .errors import LosskitError, ModelError, NotFoundError, PluginError, brief
 from .hooks import get_or_generate
+from .installed import NAME, VERSION
 from .policy import BUILTIN, normalize
-from .registry import get
+from .registry import current, get
 from .spec import Spec
 
 __all__ = ["PROVENANCE", "Origin", "origin_of_encoder", "read_origins"]
@@ -25,11 +26,11 @@ logger = logging.getLogger("losskit")
 PROVENANCE = "provenance.json"
 
 _SHAPES = {
-    "kind": "|".join(KINDS),
-    "name": r"[a-z0-9-]+",
-    "distribution": r"[A-Za-z0-9._-]+",
-    "version": r"[A-Za-z0-9.!+_-]*",
-    "sha256": r"[0-9a-f]*",
+    "kind": re.compile("|".join(KINDS)),
+    "name": KEBAB,
+    "distribution": NAME,
+    "version": re.compile(f"({VERSION.pattern})?"),
+    "sha256": re.compile("([0-9a-f]{64})?"),
 }
 """What the fields look like: they come with a model, from anybody, and end in messages."""
 
@@ -77,14 +78,14 @@ class Origin:
         return found
 
     def __str__(self) -> str:
-        return f"{self.folder} was trained with the {self.kind} {self.name!r} of {self.distribution} {self.version}"
+        provider = f"{self.distribution} {self.version}".rstrip()
+        return f"{self.folder} was trained with the {self.kind} {self.name!r} of {provider}"
 
     def _instead(self) -> str:
         """What there is in its place."""
-        try:
-            return f"{metadata.version(self.distribution)}, which has no {self.name!r}"
-        except metadata.PackageNotFoundError:
-            pass
+        installed = current().installed.find(self.distribution)
+        if installed is not None:
+            return f"{installed.version}, which has no {self.name!r}"
         try:
             other = get(self.kind, self.name)
         except LosskitError:
@@ -127,6 +128,6 @@ def _origin(folder: Path, record: Mapping[str, Any]) -> Origin | None:
     if normalize(record["distribution"]) in ("", BUILTIN):
         return None
     for field, shape in _SHAPES.items():
-        if not re.fullmatch(shape, record[field]):
+        if not shape.fullmatch(record[field]):
             raise ValueError(f"{field} {record[field]!r:.60}")
     return Origin(folder, **{field: record[field] for field in _SHAPES})

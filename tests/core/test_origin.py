@@ -114,6 +114,7 @@ def test_only_the_trained_encoder_hinders_loading(site, model) -> None:
     [
         {"version": "1.0'; echo"},
         {"distribution": "lk\x1b[31m"},
+        {"distribution": "-r"},
         {"name": "../x"},
         {"kind": "thing"},
         {"sha256": "no"},

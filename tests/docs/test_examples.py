@@ -25,7 +25,7 @@ TIME_LIMIT = 300
 _STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 # They train as the README does, which runs always.
-SLOW = {"docs/quickstart.md", "docs/tutorial.md"}
+SLOW = {"docs/quickstart.md", "docs/tutorial.md", "docs/howto/encoder.md", "docs/reference/hooks.md"}
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 """Lets pip install what is there already, or lies in a folder; so it says that it isolates no build."""
 

@@ -432,9 +432,16 @@ class Loss(nn.Module):
                 got="None" if self.model is None else f"{type(self.model).__name__} of unknown dimension",
                 fix="build the loss with its model, and set model.dimension where that is missing",
             )
+        return nn.Linear(vectors * dimension, outputs, **self._place())
+
+    def owned_parameter(self, *shape: int) -> nn.Parameter:
+        """Zeros that this loss owns and trains: where the model is, in its precision but float32 at least."""
+        return nn.Parameter(torch.zeros(shape, **self._place()))
+
+    def _place(self) -> dict[str, Any]:
+        """Device and precision of what this loss owns."""
         like = next(self.model.parameters(), None) if isinstance(self.model, nn.Module) else None
-        place: dict[str, Any] = {} if like is None else {"device": like.device, "dtype": promoted(like).dtype}
-        return nn.Linear(vectors * dimension, outputs, **place)
+        return {} if like is None else {"device": like.device, "dtype": promoted(like).dtype}
 
     def get_config_dict(self) -> dict[str, Any]:
         """The constructor's arguments, in plain values; `losskit.build({"name": ..., **config}, model)` reads them.

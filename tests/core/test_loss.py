@@ -812,3 +812,12 @@ def test_an_owned_layer_stands_where_the_model_is() -> None:
     assert Pull(None).owned_linear(2, dimension=5).in_features == 5
     with pytest.raises(LossError, match=r"Pull.model: expected an encoder that knows the width .*, got None\. Fix"):
         Pull(None).owned_linear(2)
+
+
+def test_an_owned_parameter_stands_where_the_model_is() -> None:
+    loss = Pull(Model())
+    owned = loss.owned_parameter(2, 3)
+    assert (owned.tolist(), owned.dtype, owned.requires_grad) == ([[0.0] * 3] * 2, torch.float64, True)
+    loss.model.bfloat16()
+    assert loss.owned_parameter(1).dtype == torch.float32
+    assert Pull(None).owned_parameter().shape == ()

@@ -1,4 +1,4 @@
-"""Packages that `losskit new` writes, as their authors have them: linted, typed, built, installed, listed, tested, used.
+"""Packages that `losskit new` writes, as authors have them: linted, typed, built, installed, listed, tested, used.
 
 Nothing is changed between writing and testing. All of it happens without network.
 """

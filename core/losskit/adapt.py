@@ -32,7 +32,8 @@ def view(model: Any) -> Encoder:
         return cast(Encoder, CompiledEncoder(model, view(plain)))
     if isinstance(inner, Encoder):
         return inner
-    for spec in registry.find(kind="encoder", status="ok"):
+    # What losskit brings is asked first, so that no plugin is imported for what losskit itself adopts.
+    for spec in sorted(registry.find(kind="encoder", status="ok"), key=lambda spec: not spec.builtin):
         try:
             plugin: Any = spec.load()
         except LosskitError:

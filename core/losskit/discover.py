@@ -122,6 +122,7 @@ class Reader:
     def __init__(self, policy: Policy, sources: Sources, installed: Installed) -> None:
         self._policy, self._sources, self._installed = policy, sources, installed
         self._unmet: dict[str, list[Unmet]] = {}
+        self._checked: dict[str, list[Unmet]] = {}
 
     def spec(self, entry: Entry) -> Spec:
         """What is known of an entry, with the first thing that is wrong with it."""
@@ -240,8 +241,14 @@ class Reader:
         if entry.provider not in self._unmet:
             # What losskit itself requires is there, or nothing of this would run.
             requires = () if entry.builtin else entry.distribution.requires or ()
-            self._unmet[entry.provider] = unmet(requires, self._installed)
+            self._unmet[entry.provider] = [item for text in requires for item in self._unmet_of(text)]
         return self._unmet[entry.provider]
+
+    def _unmet_of(self, text: str) -> list[Unmet]:
+        """What is unmet of a requirement, which many distributions may have."""
+        if text not in self._checked:
+            self._checked[text] = unmet([text], self._installed)
+        return self._checked[text]
 
     def _reachable(self, entry: Entry, parent: ClassSource) -> bool:
         """Whether a class lies in the entry's distribution or in one that it requires."""

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from functools import cached_property
 from importlib import metadata
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from .policy import normalize
 __all__ = ["Distribution", "Installed", "Point"]
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
+_BLANK = re.compile(r"\r?\n[ \t]*\r?\n")
 VERSION = re.compile(r"v?\d[A-Za-z0-9.!+_-]{0,99}")
 
 
@@ -150,7 +150,7 @@ class Distribution:
         except (OSError, UnicodeDecodeError) as error:
             self._unreadable = f"its METADATA cannot be read: {brief(error)}"
             return headers
-        for line in takewhile(str.strip, text.splitlines()):
+        for line in _BLANK.split(text, maxsplit=1)[0].splitlines():
             key, colon, value = line.partition(":")
             if colon and not line[0].isspace():
                 headers.append((key.strip().lower(), value.strip()))
@@ -161,15 +161,10 @@ class Distribution:
 
     def _text(self, name: str) -> str:
         """A file of the metadata; nothing where it is missing, or no file."""
-        if self.folder is None:
+        if not isinstance(self.folder, Path):  # in an archive, or wherever a finder has it from
             return self._found.read_text(name) or ""
         file = self.folder / name if name else self.folder
-        if not file.is_file():
-            return ""
-        text = self._found.read_text(name)
-        if text is None:  # how it tells that reading is forbidden
-            raise PermissionError(f"{file} may not be read")
-        return text
+        return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 class Installed:

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import decode_source, spec_from_file_location
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -311,9 +312,10 @@ def _search_path(package: ModuleSpec) -> list[str]:
 
 def _stamp(file: str) -> tuple[int, int]:
     """Time and size of a file, or of the archive it lies in."""
-    for path in (Path(file), *Path(file).parents):
+    path = Path(file)
+    for place in chain([path], path.parents):
         try:
-            status = path.stat()
+            status = place.stat()
         except OSError:
             continue
         return status.st_mtime_ns, status.st_size

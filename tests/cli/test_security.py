@@ -460,3 +460,15 @@ def test_a_model_card_cannot_be_broken_out_of() -> None:
     assert (first, last) == ("`````bibtex", "`````")
     assert "# Forged" in inside
     assert all(line.isprintable() for line in inside)
+
+
+def test_what_losskit_adopts_needs_no_plugin(site, monkeypatch) -> None:
+    from losskit.adapt import view
+
+    source = f"import losskit\nclass First:\n    {CARD}\n    adapt = print\n"
+    site.add("aa-first", points={"encoders": {"aa-first": "aa_first:First"}}, modules={"aa_first.py": source})
+    registry.refresh()
+    ours = registry.get("encoder", "cross-encoder").load()
+    monkeypatch.setattr(ours, "adapt", lambda model: "adopted")
+    assert view(object()) == "adopted"
+    assert not site.imported

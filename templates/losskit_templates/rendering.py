@@ -75,7 +75,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - what is rendered is no HTML
+        autoescape=False,
     )
     environment.filters |= {"json": _json, "docstring": _docstring}
     return environment

@@ -6,17 +6,20 @@ import ast
 import importlib
 import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from scaffolds import EXAMPLES, example
 
 import losskit
 import losskit_cli.app
 from losskit.discover import GROUPS
 from losskit.errors import LosskitError, PluginError
 from losskit.spec import STATUSES
+from losskit_templates import package
 
 from .pages import ROOT, blocks, pages
 
@@ -47,7 +50,7 @@ def _rows(section: str) -> dict[str, str]:
     return dict(rows[1:])
 
 
-MODULES = {name.strip("`"): holds for name, holds in _rows(_section("What is public")).items()}
+MODULES = {name: holds for names, holds in _rows(_section("What is public")).items() for name in _names(names)}
 
 
 def test_the_names_of_losskit_are_those_it_exports() -> None:
@@ -97,12 +100,20 @@ def test_what_a_package_should_require_holds_this_losskit() -> None:
 
 @pytest.mark.parametrize("page", FOR_AUTHORS, ids=lambda page: page.relative_to(DOCS).as_posix())
 def test_pages_for_authors_use_public_names_only(page: Path) -> None:
-    code = [_code(block.language, block.text) for block in blocks(page) if block.language in ("python", "pycon")]
+    _check_imports(_code(block.language, block.text) for block in blocks(page) if block.language in ("python", "pycon"))
+
+
+@pytest.mark.parametrize(("kind", "shape"), EXAMPLES)
+def test_what_losskit_new_writes_uses_public_names_only(kind: str, shape: str) -> None:
+    _check_imports(text for path, text in package(example(kind, shape)).items() if path.endswith(".py"))
+
+
+def _check_imports(code: Iterable[str]) -> None:
     taken = {
         (node.module, alias.name)
         for tree in map(ast.parse, code)
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("losskit")
+        if isinstance(node, ast.ImportFrom) and re.match(r"losskit(\.|$)", node.module or "")
         for alias in node.names
     }
     assert taken

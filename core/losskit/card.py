@@ -138,6 +138,8 @@ class Card:
 
 
 def _names(field_name: str, value: object) -> tuple[str, ...]:
+    if value == ():  # what most fields of most cards are
+        return ()
     if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(item, str) for item in value):
         raise CardError(field_name, expected="a list of strings", got=repr(value))
     return tuple(value)

@@ -20,7 +20,6 @@ from .policy import normalize
 __all__ = ["Distribution", "Installed", "Point"]
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
-_BLANK = re.compile(r"\r?\n[ \t]*\r?\n")
 VERSION = re.compile(r"v?\d[A-Za-z0-9.!+_-]{0,99}")
 
 
@@ -150,7 +149,7 @@ class Distribution:
         except (OSError, UnicodeDecodeError) as error:
             self._unreadable = f"its METADATA cannot be read: {brief(error)}"
             return headers
-        for line in _BLANK.split(text, maxsplit=1)[0].splitlines():
+        for line in text.partition("\n\n")[0].split("\n"):
             key, colon, value = line.partition(":")
             if colon and not line[0].isspace():
                 headers.append((key.strip().lower(), value.strip()))
@@ -202,8 +201,8 @@ class Installed:
 
 def _first(found: list[metadata.Distribution]) -> Distribution | None:
     """The first on the path; of several in one folder, whose order is that of the disk, the newest."""
-    if not found:
-        return None
+    if len(found) < 2:
+        return Distribution(found[0]) if found else None
     place = str(found[0].locate_file(""))
     beside = [each for each in found if str(each.locate_file("")) == place]
     if len(beside) == 1:

@@ -27,6 +27,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ BUILTIN = "losskit"
 """The distribution whose components are built in."""
 
 
+@cache
 def normalize(distribution: str) -> str:
     """A distribution's name as indexes compare it.
 

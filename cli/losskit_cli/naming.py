@@ -5,7 +5,9 @@ from __future__ import annotations
 import keyword
 import re
 import sys
+import unicodedata
 from importlib.machinery import PathFinder
+from pathlib import Path
 
 import losskit
 from losskit.discover import KEBAB
@@ -14,16 +16,19 @@ from losskit.policy import BUILTIN, normalize
 from losskit.registry import Spec, current, space
 from losskit_templates import Answers
 
-__all__ = ["check_address", "check_component", "check_distribution", "check_text"]
+__all__ = ["check_address", "check_component", "check_distribution", "check_file", "check_text"]
 
 LONGEST = 40
 """Characters of a component's name; class, module and distribution are longer."""
 LONGEST_TEXT = 100
 """Characters of a summary or a name, which have to fit into a line of source."""
-RESERVED = ("reference",)
-"""Modules that a package has beside the component's."""
+RESERVED = {
+    "reference": "the module of the formula in loops",
+    **dict.fromkeys(("installed", "laws"), "the name of tests that every package has"),
+    **dict.fromkeys(("false", "null", "true"), "what YAML takes for no name"),
+}
+"""What names may not be, and what they are already."""
 _PROJECT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-_ADDRESS = re.compile(r"[^@\s<>\"']+@[^@\s<>\"']+")
 
 
 def check_text(option: str, text: str) -> str:
@@ -33,20 +38,28 @@ def check_text(option: str, text: str) -> str:
         RecipeError: it is not.
     """
     text = text.strip()
-    if not text.isprintable() or not 0 < len(text) <= LONGEST_TEXT:
+    if not text.isprintable() or not 0 < _width(text) <= LONGEST_TEXT:
         expected = f"one line of 1 to {LONGEST_TEXT} printable characters"
-        raise RecipeError(option, expected=expected, got=repr(text[: LONGEST_TEXT + 1]))
+        fix = "wide characters and backslashes count twice" if len(text) < _width(text) else ""
+        raise RecipeError(option, expected=expected, got=repr(text[: LONGEST_TEXT + 1]), fix=fix)
     return text
 
 
 def check_address(text: str) -> str:
-    """An address of e-mail, or nothing.
+    """An address of e-mail as metadata can hold it, or nothing.
 
     Raises:
         RecipeError: it is neither.
     """
-    if text and not _ADDRESS.fullmatch(text):
-        raise RecipeError("--email", expected="an address such as me@example.org", got=repr(text))
+    from email.errors import MessageError
+    from email.headerregistry import Address
+
+    try:
+        fine = not text or ("@" in text and '"' not in text and Address(addr_spec=text).addr_spec == text)
+    except (MessageError, ValueError, IndexError):  # what it raises on an end that it does not expect
+        fine = False
+    if not fine or len(text) > LONGEST_TEXT or not text.isprintable():
+        raise RecipeError("--email", expected="an address such as me@example.org", got=repr(text[: LONGEST_TEXT + 1]))
     return text
 
 
@@ -74,6 +87,20 @@ def check_distribution(answers: Answers, *, ours: bool) -> None:
     _check_free(answers, ours)
 
 
+def check_file(answers: Answers) -> None:
+    """Refuse a file whose name would hide a module from Python wherever it lies.
+
+    Raises:
+        RecipeError: says which.
+    """
+    module = answers.module
+    if module in sys.stdlib_module_names or _is_there(module):
+        got = f"the module {module}, which a file of that name would hide"
+        raise RecipeError(
+            f"name {answers.name!r}", expected="a name for a file", got=got, fix=f"write my-{answers.name}"
+        )
+
+
 def _check_form(answers: Answers) -> None:
     name, module = answers.name, answers.module
     if not KEBAB.fullmatch(name) or not name[0].isalpha():
@@ -84,7 +111,7 @@ def _check_form(answers: Answers) -> None:
     if len(name) > LONGEST:
         raise RecipeError("name", expected=f"at most {LONGEST} characters", got=f"{len(name)}")
     if keyword.iskeyword(module) or module in RESERVED:
-        word = "a keyword of Python" if keyword.iskeyword(module) else "the module of the formula in loops"
+        word = RESERVED.get(module, "a keyword of Python")
         raise RecipeError(f"name {name!r}", expected="a name for a module", got=word, fix=f"write my-{module}")
     if answers.class_name in losskit.__all__:
         raise RecipeError(f"name {name!r}", expected="a class of its own", got=f"losskit.{answers.class_name}")
@@ -126,8 +153,19 @@ def _check_project(answers: Answers) -> None:
 def _check_free(answers: Answers, ours: bool) -> None:
     """Refuse the name of a distribution or package that is installed."""
     installed = any(normalize(entry.provider) == normalize(answers.project) for entry in current().scanned[0])
-    if (installed and ours) or not (installed or PathFinder.find_spec(answers.package)):
+    if (installed and ours) or not (installed or _is_there(answers.package)):
         return
     fix = "write --distribution NAME" + (", or --force to write it anew" if installed else "")
     got = "one that is installed" if installed else f"the package {answers.package}, which is installed"
     raise RecipeError(f"distribution {answers.project!r}", expected="a free name", got=got, fix=fix)
+
+
+def _is_there(module: str) -> bool:
+    """Whether Python finds a module, be it not in the working folder, where anything may lie."""
+    here = ("", str(Path.cwd()))
+    return PathFinder.find_spec(module, [place for place in sys.path if place not in here]) is not None
+
+
+def _width(text: str) -> int:
+    """Columns of a text in a line of source."""
+    return sum(1 + (unicodedata.east_asian_width(each) in "FW" or each == "\\") for each in text)

@@ -18,9 +18,9 @@ from losskit.registry import find, get
 from losskit_templates import LICENCES, Answers, default_shape, package, shape_like, single_file
 
 from .list import among
-from .naming import check_address, check_component, check_distribution, check_text
+from .naming import check_address, check_component, check_distribution, check_file, check_text
 from .output import write, write_json
-from .writing import check_folder, write_files
+from .writing import check_folder, folder_at, write_files
 
 __all__ = ["new"]
 
@@ -71,9 +71,10 @@ def new(
     check_component(answers)
     if one_file:
         _refuse_beside_one_file({**given, "distribution": distribution})
+        check_file(answers)
     else:
         check_distribution(answers, ours=force)
-    folder = Path(out or ("." if one_file else answers.project)).expanduser()
+    folder = folder_at(out or ("." if one_file else answers.project))
     check_folder(folder, [f"{answers.module}.py"] if one_file else [], whole=not one_file, force=force)
     ask = sys.stdin.isatty() and sys.stderr.isatty() and not (as_json or dry_run)
     answers = _completed(answers, given, ask, ("summary",) if one_file else tuple(given))
@@ -125,7 +126,7 @@ def _refuse_beside_one_file(given: Mapping[str, str]) -> None:
 def _completed(answers: Answers, given: Mapping[str, str], ask: bool, options: Sequence[str]) -> Answers:
     """The answers with the rest: as the options say, else as typed on a terminal, else as is usual."""
     usual = {
-        "summary": f"A {answers.kind} of your own: {answers.name}.",
+        "summary": f"{answers.a_kind.capitalize()} of your own: {answers.name}.",
         "author": f"The developers of {answers.project}",
         "email": "",
         "licence": LICENCES[0],
@@ -149,7 +150,11 @@ def _asked(option: str, usual: str) -> str:
         except RecipeError as error:
             raise typer.BadParameter(str(error)) from None
 
-    return str(typer.prompt(words.get(option, option), usual, err=True, value_proc=checked))
+    try:
+        return str(typer.prompt(words.get(option, option), usual, err=True, value_proc=checked))
+    except typer.Abort:  # the end of the input, or an interrupt
+        typer.echo(err=True)
+        raise KeyboardInterrupt from None
 
 
 def _checked(option: str, text: str) -> str:

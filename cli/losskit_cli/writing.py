@@ -11,7 +11,20 @@ from secrets import token_hex
 
 from losskit.errors import RecipeError, brief
 
-__all__ = ["check_folder", "write_files"]
+__all__ = ["check_folder", "folder_at", "write_files"]
+
+
+def folder_at(path: str) -> Path:
+    """A folder, of which `~` at the beginning means somebody's home.
+
+    Raises:
+        RecipeError: nobody has that name.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        expected = "the home of somebody, or ./~ for a folder of that name"
+        raise RecipeError(f"--out {path}", expected=expected, got="nobody's") from None
 
 
 def check_folder(folder: Path, paths: Sequence[str], *, whole: bool, force: bool) -> None:
@@ -27,8 +40,9 @@ def check_folder(folder: Path, paths: Sequence[str], *, whole: bool, force: bool
         RecipeError: what stands in the way, or that it cannot be looked at.
     """
     with _told(folder):
-        if folder.exists() and not folder.is_dir():
-            raise RecipeError(f"--out {folder}", expected="a folder", got="a file of that name")
+        if os.path.lexists(folder) and not folder.is_dir():
+            got = "a file of that name" if folder.exists() else "a link to nothing"
+            raise RecipeError(f"--out {folder}", expected="a folder", got=got)
         if not folder.exists():
             return
         there = [str(folder)] if whole and any(folder.iterdir()) else []
@@ -63,18 +77,33 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
     """
     with _told(folder):
         fresh = not folder.exists()
-        if fresh:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-        name = f".losskit-new-{token_hex(4)}"
-        with _aside(folder.parent / name if fresh else folder / name) as aside:
+        place = folder.parent if fresh else folder
+        with _made(place), _aside(place / f".losskit-new-{token_hex(4)}") as aside:
             for path, text in files.items():
                 file = aside / "new" / path
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(text, encoding="utf-8", newline="\n")
             if fresh:
                 (aside / "new").rename(folder)
-            else:
+                return
+            with contextlib.ExitStack() as folders:
+                for path in files:
+                    folders.enter_context(_made((folder / path).parent))
                 _move(aside, folder, list(files))
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """A folder that is there; if what follows fails, it is not there any more than before."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for each in missing:
+            with contextlib.suppress(OSError):
+                each.rmdir()
+        raise
 
 
 @contextlib.contextmanager
@@ -93,7 +122,6 @@ def _move(aside: Path, folder: Path, paths: Sequence[str]) -> None:
     try:
         for path in paths:
             place, old = folder / path, aside / "old" / path
-            place.parent.mkdir(parents=True, exist_ok=True)
             old.parent.mkdir(parents=True, exist_ok=True)
             done.append(path)
             if os.path.lexists(place):

@@ -71,6 +71,11 @@ class Answers:
         return GROUPS[self.kind]
 
     @property
+    def a_kind(self) -> str:
+        """The kind with its article."""
+        return f"{'an' if self.kind == 'encoder' else 'a'} {self.kind}"
+
+    @property
     def module(self) -> str:
         """The module of the component: its name without the kind at the end."""
         return self.name.removesuffix(f"-{_suffix(self.kind).lower()}").replace("-", "_")
@@ -109,7 +114,7 @@ class Answers:
     def context(self) -> dict[str, Any]:
         """Everything that templates may name."""
         stated = {item.name: getattr(self, item.name) for item in fields(self)}
-        derived = ("group", "module", "class_name", "function", "reference", "project", "package", "target")
+        derived = ("a_kind", "group", "module", "class_name", "function", "reference", "project", "package", "target")
         return {**stated, **{name: getattr(self, name) for name in derived}, "rows": rows_of(self.shape)}
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -163,6 +165,7 @@ def test_what_fails_half_way_leaves_everything_untouched(call, home, monkeypatch
     assert call("loss", "my-margin")[0] == 0
     (folder / "README.md").write_text("mine")
     (folder / "LICENSE").unlink()
+    shutil.rmtree(folder / ".github")
     before = contents(folder)
     rename, count = Path.rename, iter(range(1000))
 
@@ -177,6 +180,7 @@ def test_what_fails_half_way_leaves_everything_untouched(call, home, monkeypatch
     assert "expected a folder that can be written, got OSError" in err
     assert contents(folder) == before
     assert not (folder / "LICENSE").exists()
+    assert not (folder / ".github").exists()
 
 
 def test_what_is_interrupted_while_writing_leaves_nothing(call, home, monkeypatch) -> None:
@@ -184,7 +188,7 @@ def test_what_is_interrupted_while_writing_leaves_nothing(call, home, monkeypatc
         raise KeyboardInterrupt
 
     monkeypatch.setattr(writing.Path, "write_text", interrupted)
-    assert call("loss", "my-margin")[0] == 130
+    assert call("loss", "my-margin", "--out", "deep/er/below")[0] == 130
     assert not list((home / "work").iterdir())
 
 
@@ -202,6 +206,10 @@ def test_what_is_interrupted_while_writing_leaves_nothing(call, home, monkeypatc
         (["loss", "a" * (LONGEST + 1)], "name: expected at most 40 characters, got 41"),
         (["loss", "class"], "name 'class': expected a name for a module, got a keyword of Python"),
         (["loss", "reference"], "got the module of the formula in loops. Fix: write my-reference"),
+        (["loss", "laws"], "got the name of tests that every package has. Fix: write my-laws"),
+        (["encoder", "true"], "got what YAML takes for no name. Fix: write my-true"),
+        (["loss", "torch", "--single-file"], "got the module torch, which a file of that name would hide"),
+        (["loss", "json", "--single-file"], "expected a name for a file, got the module json"),
         (["loss", "score"], "name 'score': expected a class of its own, got losskit.ScoreLoss"),
         (["loss", "cosent"], "name 'cosent': expected a free one, got the loss cosent of losskit=="),
         (["wrapper", "cosent"], "got the loss cosent of losskit=="),
@@ -215,6 +223,10 @@ def test_what_is_interrupted_while_writing_leaves_nothing(call, home, monkeypatc
         (["loss", "x", "--summary", "a" * 101], "--summary: expected one line"),
         (["loss", "x", "--author", "\x1b]0;x\x07"], "--author: expected one line"),
         (["loss", "x", "--email", "not an address"], "--email: expected an address such as me@example.org"),
+        (["loss", "x", "--summary", "\u6f22 " * 40], "got '\u6f22 \u6f22"),
+        (["loss", "x", "--summary", "\u6f22 " * 40], "Fix: wide characters and backslashes count twice"),
+        *((["loss", "x", "--email", each], "--email: expected an address such as me@example.org")
+          for each in ("a..b@c", "a\x7fb@c", "a@b@c", "a@b.", "a,b@c", "\xe4@b.de", '"a"@b', "@", "a@")),
         (["loss", "x", "--license", "GPL"], "--license: expected one of Apache-2.0, MIT, BSD-3-Clause, got 'GPL'"),
         (["loss", "x", "--from", "matryoshka"], "--from matryoshka: expected a built-in loss, got a wrapper"),
         (["loss", "x", "--from", "tripled"], "no loss is named 'tripled'. Fix: did you mean 'triplet'?"),
@@ -222,6 +234,7 @@ def test_what_is_interrupted_while_writing_leaves_nothing(call, home, monkeypatc
         (["loss", "x", "--out", "taken"], "--out taken: expected a folder, got a file of that name"),
         (["loss", "x", "--out", "taken/below"], "--out taken/below: expected a folder that can be written"),
         (["loss", "x", "--single-file", "--out", "taken"], "--out taken: expected a folder"),
+        (["loss", "x", "--out", "~nobody-of-that-name/x"], "expected the home of somebody"),
     ],
 )  # fmt: skip
 def test_refuses_what_cannot_be_right_in_one_line_and_writes_nothing(call, home, arguments, said) -> None:
@@ -231,6 +244,19 @@ def test_refuses_what_cannot_be_right_in_one_line_and_writes_nothing(call, home,
     assert said in err
     assert err.count("\n") == 1
     assert [path.name for path in (home / "work").iterdir()] == ["taken"]
+
+
+def test_refuses_a_link_to_nothing(call, home) -> None:
+    (home / "work" / "link").symlink_to("nothing")
+    assert call("loss", "x", "--out", "link")[2] == "losskit: --out link: expected a folder, got a link to nothing\n"
+
+
+def test_what_lies_in_the_working_folder_hides_nothing(call, home, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "path", ["", str(home / "work"), *sys.path])
+    (home / "work" / "things").mkdir()
+    (home / "work" / "mine.py").touch()
+    assert call("loss", "mine", "--distribution", "things", "--out", "new")[0] == 0
+    assert call("loss", "mine", "--single-file", "--force")[0] == 0
 
 
 def test_refuses_names_of_installed_packages_unless_these_are_blocked(call, site) -> None:
@@ -285,6 +311,15 @@ def test_a_terminal_is_asked_for_what_no_option_says_and_again_for_what_cannot_b
     files = contents(home / "work" / "losskit-my-margin")
     assert 'authors = [{ name = "Ada", email = "ada@example.org" }]' in files["pyproject.toml"]
     assert files["LICENSE"].startswith("MIT License")
+
+
+def test_the_end_of_the_input_and_an_interrupt_end_the_questions(call, home, monkeypatch) -> None:
+    for stream in (sys.stdin, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    for error in (EOFError, KeyboardInterrupt):
+        monkeypatch.setattr(sys.stdin, "readline", Mock(side_effect=error), raising=False)
+        assert call("loss", "my-margin")[0] == 130
+    assert not list((home / "work").iterdir())
 
 
 def test_it_needs_no_network_no_other_program_and_nothing_heavy(site) -> None:

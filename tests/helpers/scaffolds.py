@@ -31,7 +31,7 @@ def example(kind: str, shape: str, name: str = "") -> Answers:
         name,
         found,
         found.encoders,
-        f'An example of a {kind} with "quotes" and a back\\slash, number {number}.',
+        f'An example of {"an" if kind == "encoder" else "a"} {kind} with "quotes" and a back\\slash, number {number}.',
         author or f"The developers of losskit-{name}",
         email,
         LICENCES[number % len(LICENCES)],

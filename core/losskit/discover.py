@@ -15,7 +15,7 @@ from .policy import BUILTIN, Policy, normalize
 from .source import BASES, Allowed, Ancestor, ClassSource, Sources, UnreadableError
 from .spec import Option, Problem, Spec, given_in_code, load_target
 
-__all__ = ["GROUPS", "KEBAB", "Entry", "Reader", "Unmet", "scan", "unmet"]
+__all__ = ["GROUPS", "KEBAB", "LONGEST", "Entry", "Reader", "Unmet", "scan", "unmet"]
 
 GROUPS = {
     "losskit.losses": "loss",

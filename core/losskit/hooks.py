@@ -22,7 +22,7 @@ from typing import Any
 import pluggy
 
 from .card import KINDS
-from .discover import Entry
+from .discover import LONGEST, Entry
 from .errors import NotFoundError, brief, is_interrupt
 from .registry import Registry, current, get, space
 from .spec import Problem, Spec
@@ -83,7 +83,7 @@ class Hooks:
         for entry in registry.entries("hooks") if entries is None else entries:
             obstacle = registry.obstacle(entry)
             if obstacle is None:
-                self._register(f"{entry.provider}/{entry.name}", entry)
+                self._register(entry)
             else:
                 self.problems.append(obstacle)
 
@@ -108,18 +108,22 @@ class Hooks:
         """The entries of generated components."""
         found = []
         for entry, item in self.call("losskit_components"):
-            match item:
-                case (str(kind), str(name), str(target)) if kind in KINDS:
-                    found.append(replace(entry, kind=kind, name=name, target=target))
-                case _:
-                    self._note(entry, f'losskit_components gives {item!r}, not (kind, name, "module:Class")')
+            # What is exactly these types runs no code of the plugin's own as it is looked at.
+            plain = type(item) in (tuple, list) and all(type(part) is str for part in item)
+            parts: tuple[str, ...] = tuple(item) if plain else ()
+            if len(parts) == 3 and parts[0] in KINDS and max(map(len, parts)) <= LONGEST:
+                found.append(replace(entry, kind=parts[0], name=parts[1], target=parts[2]))
+            else:
+                got = repr(parts) if parts else f"an object of type {type(item).__name__}"
+                self._note(entry, f'losskit_components gives {got:.{LONGEST}}, not (kind, name, "module:Class")')
         return found
 
-    def _register(self, name: str, entry: Entry) -> None:
+    def _register(self, entry: Entry) -> None:
+        name = f"{entry.provider}/{entry.name}={entry.target}"
         try:
             plugin = entry.load()
-            misfits = self._misfits(plugin)
-            if not misfits:
+            misfits, twin = self._misfits(plugin), self._manager.get_name(plugin)
+            if not (misfits or twin):
                 self._manager.register(plugin, name=name)
         except BaseException as error:
             if is_interrupt(error):
@@ -128,6 +132,10 @@ class Hooks:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
             self._note(entry, f"loading it raises {brief(error)}")
+            return
+        if twin:
+            other = self._entries[twin]
+            self._note(entry, f"{entry.name!r} names what {other.provider} has as {other.name!r} already")
             return
         for misfit in misfits:
             self._note_misfit(entry, misfit)

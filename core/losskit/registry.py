@@ -123,11 +123,11 @@ class Registry:
             return spec
         others = [other for other in claims if other is not spec]
         reason = f"the name is also claimed by {', '.join(f'{other.provider}=={other.version}' for other in others)}"
-        fix = _choose([spec])
+        fix = _choose([spec], spec.name)
         twin = next((other for other in others if other.qualified == spec.qualified), None)
         if twin is not None:
             reason = f"{spec.provider} gives the name to {twin.kind} {twin.target} too"
-            fix = f"update {spec.provider}, or report it to its authors"
+            fix = _choose([spec, twin], spec.name)
         pin = self.policy.pin(spec.kind, spec.name)
         if pin is not None:
             reason = f"{pin[1]} pins the name to {pin[0]}, which does not provide it"
@@ -227,7 +227,7 @@ def get(kind: str | None, reference: str) -> Spec:
     decided = current().decide(rivals or claims, name)
     if decided is None or decided not in claims:
         providers = ", ".join(f"{spec.provider}=={spec.version}" for spec in rivals or claims)
-        raise AmbiguousError(f"{claims[0].kind} {reference!r} is provided by {providers}", fix=_choose(claims))
+        raise AmbiguousError(f"{claims[0].kind} {reference!r} is provided by {providers}", fix=_choose(claims, name))
     return decided
 
 
@@ -320,9 +320,12 @@ def same_name(one: Spec, other: Spec) -> bool:
     return one.name == other.name and space(one.kind) == space(other.kind)
 
 
-def _choose(claims: Sequence[Spec]) -> str:
+def _choose(claims: Sequence[Spec], name: str) -> str:
+    """What to do where several components claim a name."""
     names = " or ".join(spec.qualified for spec in claims)
-    pin = f'{claims[0].name} = "{claims[0].provider}"'
+    pin = f'{name} = "{claims[0].provider}"'
+    if len({spec.qualified for spec in claims}) < len(claims):
+        return f"update {claims[0].provider}, or report it to its authors"
     return f"write {names}, or pin the name in pyproject.toml under [tool.losskit.pins]: {pin}"
 
 

@@ -454,6 +454,20 @@ def test_checks_of_other_packages_run_and_their_faults_are_said(losskit, site) -
     assert len(result.stderr.splitlines()) == 2
 
 
+@pytest.mark.parametrize(
+    ("source", "reason"), [("while True: pass", "did not end"), ("import os; os._exit(3)", "code 3")]
+)
+def test_hooks_that_never_end_are_held_against_their_package(losskit, site, source, reason) -> None:
+    site.add("lk-a", points={"hooks": {"checks": "lk_a"}}, modules={"lk_a.py": source})
+    site.add("lk-b", points={"hooks": {"checks": "lk_b"}}, modules={"lk_b.py": CHECKS})
+    chosen = ("--select", "card,lk-a/hooks,lk-b/long-name", "--time-limit", "5")
+    found = json.loads(losskit("validate", "weighting:no-weighting", "--json", *chosen).stdout)
+    checks = {check["id"]: check for check in found["checks"]}
+    assert [*checks] == ["card", "lk-a/hooks", "lk-b/long-name"]
+    assert reason in checks["lk-a/hooks"]["message"]
+    assert checks["lk-a/hooks"]["file"] is None
+
+
 SLEEPS = """
 import os, subprocess, time
 from pathlib import Path

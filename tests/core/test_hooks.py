@@ -181,6 +181,63 @@ def losskit_components():
         get_or_generate("loss", "maid")
 
 
+def test_a_module_that_two_entry_points_name_is_loaded_once(site) -> None:
+    twice = {"hooks": {"x": "lk_a", "y": "lk_a"}}
+    site.add("lk-a", points=twice, modules={"lk_a.py": GOOD})
+    site.add("lk-b", points={"hooks": {"z": "lk_a"}})
+    found = hooks()
+    assert [entry.provider for entry, _ in found.call("losskit_checks")] == ["lk-a", "lk-a"]
+    assert [(problem.distribution, problem.reason, problem.fix) for problem in found.problems] == [
+        ("lk-a", "'y' names what lk-a has as 'x' already", "update lk-a, or block it"),
+        ("lk-b", "'z' names what lk-a has as 'x' already", "update lk-b, or block it"),
+    ]
+
+
+def test_modules_that_one_name_stands_for_are_all_loaded(site) -> None:
+    folder = site.add("lk-a", points={}, modules={"lk_a.py": GOOD, "lk_a_more.py": GOOD})
+    (folder / "entry_points.txt").write_text("[losskit.hooks]\nx = lk_a\nx = lk_a_more\n")
+    found = hooks()
+    assert len(found.call("losskit_checks")) == 4
+    assert found.problems == []
+
+
+def test_what_is_generated_runs_no_code_as_it_is_looked_at(site) -> None:
+    source = """
+import losskit
+
+class Odd(str):
+    def __str__(self): raise SystemExit(1)
+    __repr__ = __len__ = __eq__ = __hash__ = __str__
+
+class Worse:
+    __repr__ = __class_getitem__ = Odd.__str__
+
+@losskit.hookimpl
+def losskit_components():
+    yield Worse()
+    yield Odd("loss"), "made", "lk_a:Made"
+    yield "loss", "x" * 251, "lk_a:Made"
+    yield from ("loss", None, [])
+"""
+    add(site, "lk-a", source)
+    found = hooks()
+    assert found.components() == []
+    given = [
+        problem.reason.removeprefix("losskit_components gives ").partition(", not (kind")[0]
+        for problem in found.problems
+    ]
+    assert [each.partition("an object of type ")[2] for each in given] == [
+        "Worse",
+        "tuple",
+        "",
+        "str",
+        "NoneType",
+        "list",
+    ]
+    assert given[2].startswith("('loss', 'xxxx")
+    assert len(given[2]) == 250
+
+
 def test_a_registered_name_never_loads_hooks(site) -> None:
     add(site, "lk-a", "raise RuntimeError('boom')")
     registry.refresh()

@@ -180,6 +180,30 @@ def test_a_loss_and_a_wrapper_share_one_namespace(site) -> None:
     assert get("wrapper", "lk-b/toy").provider == "lk-b"
 
 
+def test_a_name_that_one_distribution_gives_twice_is_for_its_authors_to_mend(site) -> None:
+    points = {group: {"toy": "lk_a:ToyLoss"} for group in ("losses", "wrappers")}
+    site.add("lk-a", points=points, modules={"lk_a.py": component(CARD)})
+    refreshed()
+    for reference in ("toy", "lk-a/toy", "loss:toy"):
+        with pytest.raises(AmbiguousError) as caught:
+            get("loss", reference)
+        assert caught.value.fix == "update lk-a, or report it to its authors"
+
+
+def test_the_pin_that_is_advised_for_an_alias_decides(site) -> None:
+    card = CARD.replace("encoders", "aliases=['old-toy'], encoders")
+    for distribution in ("lk-a", "lk-b"):
+        module = distribution.replace("-", "_")
+        points = {"losses": {f"toy-{module[-1]}": f"{module}:ToyLoss"}}
+        site.add(distribution, points=points, modules={f"{module}.py": component(card)})
+    refreshed()
+    with pytest.raises(AmbiguousError) as caught:
+        get("loss", "old-toy")
+    assert caught.value.fix.endswith('under [tool.losskit.pins]: old-toy = "lk-a"')
+    registry.refresh(Policy(pins={"old-toy": ("lk-a", "here")}))
+    assert get("loss", "old-toy").name == "toy-a"
+
+
 def test_the_built_in_stands_unless_a_pin_says_otherwise(site) -> None:
     site.add_loss("lk-a", "cosent", class_name="CoSENTLoss")
     refreshed()

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
+from ..discover import Entry
 from ..errors import brief
 from ..hooks import Hooks
 from ..loss import Loss
 from ..policy import normalize
+from ..registry import current
 from ..spec import Problem
 from ..validation.findings import Violation
+from ..validation.ids import HOOKS
 from ..validation.importing import import_check
 from ..validation.report import LEVELS, Check, Level, Report, merged
 from ..validation.static import static_checks
@@ -24,8 +28,6 @@ from .subject import Subject
 
 __all__ = ["examine", "law_checks"]
 
-HOOKS = "hooks"
-"""What is under way while checks of other packages are loaded."""
 SMALL = (1, 2, 3)
 """Numbers of rows that a failing example is tried with."""
 
@@ -105,10 +107,13 @@ def law_checks(
         subjects = list({each.family: each for each in reversed(subjects)}.values())[::-1]
     kind, deviations = subjects[0].kind, dict(getattr(subjects[0].card, "deviations", {}))
     further: list[Law] = []
-    if level == "numeric" and HOOKS not in done:
-        yield HOOKS
-        further, problems = _hooked(kind)
-        yield from problems
+    if level == "numeric":
+        for provider, entries in groupby(current().entries("hooks"), key=lambda entry: normalize(entry.provider)):
+            if f"{provider}/{HOOKS}" not in done:
+                yield f"{provider}/{HOOKS}"
+                theirs, problems = _hooked(kind, list(entries))
+                further += theirs
+                yield from problems
     for law in (*laws(kind, level), *further):
         if law.id not in done and (not only or law.id in only):
             yield law.id
@@ -155,9 +160,9 @@ def _shown(subject: Subject) -> str:
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 
-def _hooked(kind: str) -> tuple[list[Law], list[Problem]]:
-    """The checks of this kind that other packages bring, and what is wrong with them."""
-    hooks = Hooks()
+def _hooked(kind: str, entries: Sequence[Entry]) -> tuple[list[Law], list[Problem]]:
+    """The checks of this kind that a package brings, and what is wrong with them."""
+    hooks = Hooks(entries=entries)
     found, problems = [], []
     for entry, law in hooks.call("losskit_checks"):
         if not isinstance(law, Law):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "HOOKS"]
 
 _BY_LEVEL = {
     "static": "entry-point card docstring citation packaging source",
@@ -22,3 +22,5 @@ _BY_LEVEL = {
     "gpu": "gpu-parity gpu-sync gpu-half",
 }
 CHECKS = frozenset(check for checks in _BY_LEVEL.values() for check in checks.split())
+HOOKS = "hooks"
+"""What is under way, behind the name of a distribution, while that is asked for further checks."""

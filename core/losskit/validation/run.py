@@ -19,6 +19,7 @@ from typing import Any, Self
 from ..errors import RecipeError
 from ..registry import current
 from ..spec import Problem
+from .ids import HOOKS
 from .process import Process, ending
 from .report import LEVELS, Check, Level, Report
 from .target import Job, Target, resolve
@@ -287,4 +288,7 @@ def _ended(job: Job, check: str, reason: str, tail: str) -> Check:
     said = f"; it last wrote: {last}" if last else ""
     cause = "code that aborts or exits, memory beyond all bounds, or processes and threads that wait for each other"
     where = spec.file, spec.line
+    plugin, _, part = check.partition("/")
+    if part == HOOKS:  # what another package does is not the component's fault
+        where, cause = (None, None), f"the hooks of {plugin}: update it, or block it"
     return Check(check, None, "failed", reason + said, AN_END, "none", *where, cause=cause, level=job.level)

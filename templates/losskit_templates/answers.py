@@ -21,6 +21,20 @@ GROUPS = {
     "encoder": "encoders",
 }
 """The entry-point group of each kind, below `losskit.`."""
+MODELS = {
+    "dense": "sentence-transformers/all-MiniLM-L6-v2",
+    "sparse": "distilbert/distilbert-base-uncased",
+    "multi-vector": "sentence-transformers/all-MiniLM-L6-v2",
+    "cross-encoder": "microsoft/MiniLM-L12-H384-uncased",
+}
+"""What the examples of a README begin with, for each family."""
+THEIRS = {
+    "dense": "SentenceTransformer",
+    "sparse": "SparseEncoder",
+    "multi-vector": "MultiVectorEncoder",
+    "cross-encoder": "CrossEncoder",
+}
+"""The model of sentence-transformers for each family, whose trainer is named after it."""
 _CLASSES = {"wrapper": "Loss"}
 _FUNCTIONS = {
     "loss": "loss",
@@ -115,7 +129,8 @@ class Answers:
         """Everything that templates may name."""
         stated = {item.name: getattr(self, item.name) for item in fields(self)}
         derived = ("a_kind", "group", "module", "class_name", "function", "reference", "project", "package", "target")
-        return {**stated, **{name: getattr(self, name) for name in derived}, "rows": rows_of(self.shape)}
+        fixed = {"models": MODELS, "theirs": THEIRS, "rows": rows_of(self.shape)}
+        return {**stated, **{name: getattr(self, name) for name in derived}, **fixed}
 
 
 def _suffix(kind: str) -> str:

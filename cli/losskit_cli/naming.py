@@ -143,7 +143,7 @@ def _check_project(answers: Answers) -> None:
     if not _PROJECT.fullmatch(project) or len(project) > LONGEST + len("losskit-"):
         expected = f"1 to {LONGEST + len('losskit-')} letters, digits, and between them '.', '_' and '-'"
         raise RecipeError(f"distribution {project!r}", expected=expected, fix="write --distribution NAME")
-    if not package.isidentifier() or keyword.iskeyword(package) or package in sys.stdlib_module_names:
+    if not package.isidentifier() or keyword.iskeyword(package) or package in {*sys.stdlib_module_names, "tests"}:
         got = f"the package {package}"
         raise RecipeError(f"distribution {project!r}", expected="a name that Python can import as its own", got=got)
     if normalize(project) == BUILTIN or package.startswith(("losskit_plugins", "losskit_compat", "losskit_cli")):

@@ -216,6 +216,7 @@ def test_what_is_interrupted_while_writing_leaves_nothing(call, home, monkeypatc
         (["loss", "my-triplet", "--distribution", "torch"], "got the package torch, which is installed"),
         (["loss", "x", "--distribution", "losskit"], "distribution 'losskit': expected a name of your own"),
         (["loss", "x", "--distribution", "json"], "can import as its own, got the package json"),
+        (["loss", "x", "--distribution", "Tests"], "can import as its own, got the package tests"),
         (["loss", "x", "--distribution", "a b"], "letters, digits, and between them '.', '_' and '-'"),
         (["loss", "x", "--distribution", "-a"], "letters, digits, and between them '.', '_' and '-'"),
         (["loss", "x", "--distribution", "1a"], "got the package 1a"),

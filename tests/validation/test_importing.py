@@ -96,6 +96,7 @@ import losskit.testing
 from losskit.validation.importing import import_check
 from losskit.validation.target import resolve
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where whoever started the tests ignores it
 for name, target in json.loads(sys.argv[1]).items():
     if os.fork() == 0:
         try:

@@ -101,7 +101,12 @@ class Commands(TyperGroup):
         return name, command.load() if isinstance(command, Lazy) else command, rest
 
 
+_whose = "internal error"
+"""What to call an error that nobody expected."""
+
+
 def _from_plugin(name: str, entries: Sequence[Entry]) -> Any:
+    global _whose
     if len(entries) > 1:
         providers = " and ".join(f"{entry.provider}=={entry.version}" for entry in entries)
         raise AmbiguousError(f"command {name!r} is provided by {providers}", fix="block all but one")
@@ -111,12 +116,14 @@ def _from_plugin(name: str, entries: Sequence[Entry]) -> Any:
     if obstacle is not None:
         raise PluginError(culprit, got=obstacle.reason, fix=obstacle.fix)
     try:
-        return command_from(name, entry.load())
+        command = command_from(name, entry.load())
     except BaseException as error:
         if is_interrupt(error):
             raise
         fix = f"update {entry.provider}, or block it"
         raise PluginError(culprit, got=brief(error), fix=fix) from error
+    _whose = f"error in {culprit}"
+    return command
 
 
 def command_from(name: str, value: Any) -> Any:
@@ -193,7 +200,7 @@ def main() -> NoReturn:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             say(f"losskit: {brief(error)}. Fix: make room")
             _leave(2)
-        say(f"losskit: internal error: {brief(error)}. A report is in {_report()}")
+        say(f"losskit: {_whose}: {brief(error)}. A report is in {_report()}")
         _leave(70)
     _leave(0)
 

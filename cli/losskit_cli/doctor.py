@@ -15,6 +15,7 @@ from losskit.discover import unmet
 from losskit.policy import BUILTIN, Policy
 from losskit.registry import Problem, current, problems
 
+from .app import COMMANDS
 from .output import say, write, write_json, write_table
 
 __all__ = ["doctor"]
@@ -37,7 +38,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="JSON")] = False,
 ) -> None:
     """Check the environment and the plugins; exit with 1 if anything is wrong."""
-    found = [*_environment_problems(), *problems()]
+    found = [*_environment_problems(), *problems(), *_uncallable()]
     if load:
         from .loading import import_all
 
@@ -99,6 +100,21 @@ def _environment_problems() -> list[Problem]:
         )
         for item in unmet(metadata.requires(BUILTIN) or [], current().installed)
     ]
+
+
+def _uncallable() -> list[Problem]:
+    """Commands of plugins whose name losskit has, or another plugin."""
+    found = []
+    entries = current().entries("command")
+    for entry in entries:
+        others = [f"{each.provider}=={each.version}" for each in entries if each.name == entry.name and each != entry]
+        if entry.name in COMMANDS:
+            reason = f"losskit has a command {entry.name!r} itself"
+            found.append(entry.problem("broken", reason, f"update {entry.provider}, or block it"))
+        elif others:
+            reason = f"the command {entry.name!r} is also provided by {', '.join(others)}"
+            found.append(entry.problem("ambiguous", reason, "block all but one"))
+    return found
 
 
 def _distributions() -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .errors import RecipeError, did_you_mean
+from .errors import RecipeError, brief, did_you_mean
 
 __all__ = ["BUILTIN", "Policy", "normalize"]
 
@@ -169,8 +169,8 @@ def _read(file: Path, table: Sequence[str] = ()) -> _Source:
 
     try:
         settings: Any = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(str(file), expected="TOML", got=str(error), fix="mend it, or use --no-plugins") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise RecipeError(str(file), expected="TOML", got=brief(error), fix="mend it, or use --no-plugins") from error
     for key in table:
         settings = settings.get(key, {}) if isinstance(settings, dict) else {}
     return _checked(settings, str(file), ".".join(table))

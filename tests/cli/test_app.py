@@ -154,6 +154,13 @@ def test_our_commands_cannot_be_replaced_and_doubles_are_refused(losskit, site) 
     result = losskit("twice")
     assert result.returncode == 2
     assert "command 'twice' is provided by lk-a==1.0 and lk-b==1.0" in result.stderr
+    found = json.loads(losskit("doctor", "--json").stdout)["problems"]
+    assert [(each["distribution"], each["status"], each["reason"]) for each in found] == [
+        ("lk-a", "broken", "losskit has a command 'list' itself"),
+        ("lk-a", "ambiguous", "the command 'twice' is also provided by lk-b==1.0"),
+        ("lk-b", "broken", "losskit has a command 'list' itself"),
+        ("lk-b", "ambiguous", "the command 'twice' is also provided by lk-a==1.0"),
+    ]
     assert not site.imported
     assert losskit("twice", "1", "--block", "lk-a").stdout == "plain 2\n"
 
@@ -166,6 +173,9 @@ def test_what_nobody_expected_exits_with_70_and_a_report(losskit, site, tmp_path
     assert "Traceback" not in result.stderr
     [report] = re.findall(r"A report is in (\S+)", result.stderr)
     assert "KeyError: 'unforeseen'" in Path(report).read_text()
+    assert result.stderr.startswith(
+        "losskit: error in command 'crash' of lk-a 1.0 (lk_a:crash): KeyError: 'unforeseen'. "
+    )
     assert "Traceback" in losskit("crash", "--debug", TMPDIR=str(tmp_path)).stderr
 
 

@@ -107,6 +107,7 @@ def test_one_component_can_be_blocked_also_a_built_in(home) -> None:
     ("text", "said"),
     [
         ("[tool.losskit", "expected TOML"),
+        ("losskit = " + "[" * 10_000, "expected TOML, got RecursionError"),
         ("[tool.losskit]\nalow = ['x']", "tool.losskit.alow in .*did you mean 'allow'"),
         ("[tool.losskit]\nzzz = 1", "Fix: remove it; there are allow, block, plugins, pins"),
         ("[tool.losskit]\nallow = 'lk-a'", "tool.losskit.allow in .*expected a list of strings, got 'lk-a'"),

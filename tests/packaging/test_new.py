@@ -71,7 +71,6 @@ def test_it_is_green_untouched(environment, mypy_cache, project, kind, shape) ->
     assert re.search(r"^\d+ passed in ", tested.stdout, re.MULTILINE)
 
 
-@pytest.mark.slow
 @each_shape
 def test_its_readme_runs(environment, project, kind, shape, tmp_path) -> None:
     """Its commands and programs, in their order, beside the files that it shows; what installs or develops apart."""

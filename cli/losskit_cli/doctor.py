@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 import losskit
-from losskit.discover import unmet
 from losskit.policy import BUILTIN, Policy
 from losskit.registry import Problem, current, problems
+from losskit.requirements import unmet
 
 from .app import COMMANDS
 from .output import say, write, write_json, write_table

@@ -70,7 +70,8 @@ def _build(expression: Any, kind: str, path: str, context: _Context) -> Any:
     inner = replace(context, execution=None)
     for option, value in options.items():
         annotation, place = annotation_of(cls, parameters[option]), f"{path}.{option}"
-        if _takes_components(annotation):
+        # Prompts are texts that a recipe may spell like code, so that they name no components.
+        if _takes_components(annotation) and (spec.kind, option) != ("encoder", "prompts"):
             value = _resolved(value, annotation, place, inner)
         # Whether an object will do, the constructor knows better than its annotation.
         given[option] = _checked(value, annotation, place) if _is_plain(value) else value

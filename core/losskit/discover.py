@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from .card import API_VERSION, Card, CardError, Format
 from .errors import brief, did_you_mean
 from .installed import Distribution, Installed, Point
 from .policy import BUILTIN, Policy, normalize
+from .requirements import Unmet, refuse, unmet
 from .source import BASES, Allowed, Ancestor, ClassSource, Sources, UnreadableError
 from .spec import Option, Problem, Spec, given_in_code, load_target
 
-__all__ = ["GROUPS", "KEBAB", "LONGEST", "Entry", "Reader", "Unmet", "scan", "unmet"]
+__all__ = ["GROUPS", "KEBAB", "LONGEST", "Entry", "Reader", "scan"]
 
 GROUPS = {
     "losskit.losses": "loss",
@@ -133,7 +133,7 @@ class Reader:
             if spec.card is None:
                 hint = "give it a literal `card = losskit.Card(...)`"
                 raise UnreadableError(f"{spec.class_name} has no card", spec.file or "", spec.line, hint=hint)
-            _refuse([*missing, *unmet(spec.card.requires, self._installed)], "missing-dependency")
+            refuse([*missing, *unmet(spec.card.requires, self._installed)], "missing-dependency")
             return spec
         except Exception as error:  # noqa: BLE001 - whatever is odd about one package must not hide the others
             problem = _problem(entry, error)
@@ -142,7 +142,7 @@ class Reader:
     def obstacle(self, entry: Entry) -> Problem | None:
         """Why hooks or a command cannot be loaded, as far as their distribution's requirements show it."""
         try:
-            _refuse(self._compatible(entry), "missing-dependency")
+            refuse(self._compatible(entry), "missing-dependency")
         except Exception as error:  # noqa: BLE001 - as above
             return _problem(entry, error)
         return None
@@ -165,7 +165,7 @@ class Reader:
     def _compatible(self, entry: Entry) -> list[Unmet]:
         """Refuse what requires another losskit; what else its distribution requires in vain."""
         missing = self._requirements(entry)
-        _refuse([item for item in missing if item.name == BUILTIN], "incompatible")
+        refuse([item for item in missing if item.name == BUILTIN], "incompatible")
         return missing
 
     def described(self, spec: Spec, reachable: Allowed = lambda parent: True) -> Spec:
@@ -318,55 +318,6 @@ def _numbers(version: str) -> list[int]:
     while others and not others[-1]:
         others.pop()
     return [first, *others]
-
-
-class Unmet(NamedTuple):
-    """A requirement that the installed distributions do not meet."""
-
-    name: str
-    requirement: str
-    installed: str
-
-    @property
-    def reason(self) -> str:
-        """What is wrong, in words."""
-        return f"it needs {self.requirement}, {self.installed or 'nothing'} is installed"
-
-
-def unmet(requirements: Sequence[str], installed: Installed) -> list[Unmet]:
-    """The requirements (PEP 508, without extras) that the installed distributions do not meet."""
-    if not requirements:
-        return []
-    from packaging.requirements import Requirement
-
-    found = []
-    for text in requirements:
-        try:
-            requirement = Requirement(text)
-            applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        except ValueError as error:
-            raise UnreadableError(f"the requirement {_shown(text)!r} cannot be read: {brief(error)}") from error
-        distribution = installed.find(requirement.name) if applies else None
-        if applies and not (distribution and _fits(requirement.specifier, distribution)):
-            wanted = f"{requirement.name}{requirement.specifier}"
-            version = distribution and (distribution.version or "a version that cannot be read")
-            found.append(Unmet(normalize(requirement.name), wanted, version or ""))
-    return found
-
-
-def _fits(specifier: Any, distribution: Distribution) -> bool:
-    try:
-        # Reading a version means reading metadata, so it is done only where it matters.
-        return not specifier or bool(specifier.contains(distribution.version, prereleases=True))
-    except ValueError:
-        return False
-
-
-def _refuse(missing: Sequence[Unmet], status: str) -> None:
-    if missing:
-        reason = "; ".join(item.reason for item in missing)
-        fix = "pip install " + " ".join(f"'{item.requirement}'" for item in missing)
-        raise UnreadableError(reason, status=status, fix=fix)
 
 
 def _owns(distribution: Distribution, found: ClassSource) -> bool:

@@ -20,7 +20,7 @@ from .policy import normalize
 __all__ = ["Distribution", "Installed", "Point"]
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
-VERSION = re.compile(r"v?\d[A-Za-z0-9.!+_-]{0,99}")
+VERSION = re.compile(r"v?[0-9][A-Za-z0-9.!+_-]{0,99}")
 
 
 class Point(NamedTuple):

@@ -110,7 +110,10 @@ def origin_of_encoder(folder: Path) -> Origin | None:
     Raises:
         ModelError: as for `read_origins`.
     """
-    return next(iter(_read(folder)), None)
+    origin = next(iter(_read(folder)), None)
+    if origin is not None and origin.kind != "encoder":
+        raise ModelError(str(folder / PROVENANCE), expected="the trained encoder first", got=f"a {origin.kind}")
+    return origin
 
 
 def _read(folder: Path) -> list[Origin | None]:

@@ -8,11 +8,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -26,7 +24,9 @@ from pydantic_core import ErrorDetails
 
 from .card import KINDS
 from .errors import RecipeError, did_you_mean
-from .registry import is_target
+from .registry import current, is_target
+from .requirements import unmet
+from .source import UnreadableError
 from .yaml12 import dump_yaml, parse_yaml
 
 __all__ = [
@@ -436,12 +436,12 @@ def _without_kind(reference: str) -> str:
 
 
 def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Every string below, with its path; prompts are texts, and name nothing."""
+    """Every string below, with its path; the trained encoder's prompts are texts, and name nothing."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, Mapping):
         for key, each in value.items():
-            if key != "prompts":
+            if f"{path}.{key}" != "encoder.prompts":
                 yield from _strings(each, f"{path}.{key}")
     elif isinstance(value, list):
         for index, each in enumerate(value):
@@ -451,15 +451,12 @@ def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
 def _require(plugins: Sequence[str]) -> None:
     for index, text in enumerate(plugins):
         try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
+            missing = unmet([text], current().installed)
+        except UnreadableError:
             raise RecipeError(f"plugins.{index}", expected="a distribution, as 'name>=1.0'", got=repr(text)) from None
-        try:
-            installed = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
-            installed = "not installed"
-        if installed == "not installed" or not requirement.specifier.contains(installed, prereleases=True):
-            raise RecipeError(f"plugins.{index}", expected=text, got=installed, fix=f"pip install '{text}'")
+        for item in missing:  # which leaves out an address that a stranger's recipe may tell to install from
+            wanted, got = item.requirement, item.installed or "not installed"
+            raise RecipeError(f"plugins.{index}", expected=wanted, got=got, fix=f"pip install '{wanted}'")
 
 
 def _refusal(error: ValidationError, recipe: Mapping[str, Any]) -> RecipeError:

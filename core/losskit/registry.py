@@ -20,7 +20,7 @@ from typing import Any
 
 from .cache import Cache
 from .card import FAMILIES, INPUTS, KINDS, LABELS, Format, split_input
-from .discover import Entry, Reader, scan
+from .discover import LONGEST, Entry, Reader, scan
 from .errors import AmbiguousError, NotFoundError, PluginError, RecipeError, did_you_mean
 from .installed import Installed
 from .policy import BUILTIN, Policy, normalize
@@ -256,7 +256,7 @@ def lookup(reference: str, kind: str | None = None) -> list[Spec]:
             or [spec for spec in known if spec.class_name == reference]
         )
     if not found:
-        raise NotFoundError(f"no {kind or 'component'} is named {reference!r}", fix=_hint(reference, known))
+        raise NotFoundError(f"no {kind or 'component'} is named {reference!r:.{LONGEST}}", fix=_hint(reference, known))
     return found
 
 
@@ -357,7 +357,7 @@ def _hint(reference: str, known: Sequence[Spec]) -> str:
 
     Other libraries have a class for each loss with gradient caching, and for each kind of encoder; here one does.
     """
-    prefixes, rest = re.fullmatch(rf"((?:{'|'.join(_PREFIXES)})*)(.*)", reference).groups()  # type: ignore[union-attr]
+    prefixes, rest = re.fullmatch(rf"((?:{'|'.join(_PREFIXES)})*)(.*)", reference, re.DOTALL).groups()  # type: ignore[union-attr]
     match = next((spec for spec in known if prefixes and rest in (spec.class_name, spec.name)), None)
     if match is None:
         names = {name for spec in known for name in (spec.name, spec.class_name)}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import yaml
@@ -113,15 +114,28 @@ for _tag, _pattern, _first in _SCALARS:
 def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
     text = loader.construct_scalar(node)
     base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-    try:
+    with _refusing("no whole number, or one that is too long", node):  # Python reads some thousands of digits at most
         return int(text, base)
-    except ValueError:  # Python reads some thousands of digits at most
-        raise yaml.constructor.ConstructorError(None, None, "a number that is too long", node.start_mark) from None
 
 
 def _floating(loader: _Loader, node: yaml.ScalarNode) -> float:
     text = loader.construct_scalar(node).lower()
-    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+    with _refusing("no number", node):
+        return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _boolean(loader: _Loader, node: yaml.ScalarNode) -> bool:
+    with _refusing("neither true nor false", node):
+        return {"true": True, "false": False}[loader.construct_scalar(node).lower()]
+
+
+@contextmanager
+def _refusing(problem: str, node: yaml.Node) -> Iterator[None]:
+    """What a tag says that the text is not."""
+    try:
+        yield
+    except (ValueError, KeyError):
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -136,6 +150,12 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     return pairs
 
 
+# Of the types of YAML 1.1 no more than these: sets, pairs, bytes and times are nothing that a recipe holds.
+_Loader.yaml_constructors = {
+    tag: yaml.SafeLoader.yaml_constructors[tag]
+    for tag in (None, *(f"tag:yaml.org,2002:{name}" for name in ("null", "str", "seq")))
+}
+_Loader.add_constructor("tag:yaml.org,2002:bool", _boolean)
 _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 _Loader.add_constructor("tag:yaml.org,2002:float", _floating)
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)

@@ -178,6 +178,23 @@ def test_an_encoders_model_is_an_option_of_its_own(site) -> None:
     assert [option.name for option in registry.get("encoder", "enc").options] == ["model"]
 
 
+def test_prompts_of_an_encoder_name_no_components(site) -> None:
+    source = """
+from collections.abc import Mapping
+from losskit import Card, Similarity
+
+class Mine:
+    card = Card()
+    def __init__(self, prompts: "Mapping[str, Similarity] | None" = None): self.prompts = prompts
+"""
+    modules = {"lk_enc.py": source, "lk_more.py": "class Other: ...\n"}
+    site.add("lk-enc", points={"encoders": {"mine": "lk_enc:Mine"}}, modules=modules)
+    registry.refresh()
+    with pytest.raises(RecipeError, match=r"^encoder\.prompts\.query: .*got 'lk_more:Other'$"):
+        build({"name": "mine", "prompts": {"query": "lk_more:Other"}}, kind="encoder")
+    assert site.imported == {"lk_enc"}
+
+
 def test_config_of_a_built_loss_builds_it_again() -> None:
     expression = {"name": "matryoshka", "dims": [4, 2], "loss": {"name": "cosent", "scale": 3.0}}
     loss = build(expression)

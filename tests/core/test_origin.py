@@ -113,6 +113,7 @@ def test_only_the_trained_encoder_hinders_loading(site, model) -> None:
     "changes",
     [
         {"version": "1.0'; echo"},
+        {"version": "\u0661.0"},
         {"distribution": "lk\x1b[31m"},
         {"distribution": "-r"},
         {"name": "../x"},
@@ -128,6 +129,13 @@ def test_refuses_provenance_that_losskit_cannot_have_written(model, changes) -> 
     ) as caught:
         load(model(record(**changes)))
     assert str(caught.value).isprintable()
+
+
+def test_refuses_another_component_in_the_place_of_the_encoder(site, model) -> None:
+    site.add_loss("lk-enc", name="mine")
+    with pytest.raises(ModelError, match=r"provenance\.json: expected the trained encoder first, got a loss$"):
+        load(model(record(kind="loss")))
+    assert not site.imported
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"components": [1]}', '{"components": [{}]}', '{"components": 7}'])

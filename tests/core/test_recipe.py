@@ -162,6 +162,8 @@ class TestRefusals:
             ("training..x=1", "override 'training..x': expected key=value or key.sub=value"),
             ("plugins=[losskit>=99]", "plugins.0: expected losskit>=99, got 0.1.0. Fix: pip install 'losskit>=99'"),
             ("plugins=[no-such-distribution]", "plugins.0: expected no-such-distribution, got not installed. Fix: pip install 'no-such-distribution'"),
+            ("plugins=['lk-x @ https://host/x.whl']", "plugins.0: expected lk-x, got not installed. Fix: pip install 'lk-x'"),
+            ('plugins=["lk-x===1\'&echo"]', "plugins.0: expected a distribution, as 'name>=1.0', got \"lk-x===1'&echo\""),
             ("plugins=['a b']", "plugins.0: expected a distribution, as 'name>=1.0', got 'a b'"),
         ],
     )  # fmt: skip
@@ -187,7 +189,7 @@ class TestRefusals:
             ("? [a]\n: b\n", ", line 1: no YAML: a key must be a scalar"),
             ("a: !!python/object:os.system x\n", ", line 1: no YAML: could not determine a constructor"),
             (f"a:\n {'[' * 5000}{']' * 5000}\n", ", line 2: no YAML: more than 64 levels"),
-            (f"a: {'9' * 5000}\n", ", line 1: no YAML: a number that is too long"),
+            (f"a: {'9' * 5000}\n", ", line 1: no YAML: no whole number, or one that is too long"),
         ],
     )
     def test_files_that_are_no_recipe(self, tmp_path, text, message):
@@ -204,6 +206,25 @@ class TestRefusals:
         with pytest.raises(RecipeError, match="expected a readable YAML file"):
             read_recipe([tmp_path / "latin.yaml"])
 
+    def test_a_plugin_for_another_python_is_not_asked_for(self):
+        assert read_recipe([BASE], ["plugins=['lk-x; python_version < \"3\"']"]).plugins
+
+    @pytest.mark.parametrize(
+        ("value", "said"),
+        [
+            ("!!float abc", "no number"),
+            ("!!int abc", "no whole number, or one that is too long"),
+            ("!!bool abc", "neither true nor false"),
+            ("!!timestamp 2026-01-01", "could not determine a constructor"),
+            ("!!set {a, b}", "could not determine a constructor"),
+            ("!!pairs [a: b]", "could not determine a constructor"),
+            ("!!binary YQ==", "could not determine a constructor"),
+        ],
+    )
+    def test_tags_say_no_more_than_the_core_schema_does(self, value, said):
+        with pytest.raises(RecipeError, match=f"^x, line 1: no YAML: {said}"):
+            parse_yaml(f"a: {value}", "x")
+
     def test_an_empty_file_says_nothing(self, tmp_path):
         assert read_recipe([BASE, write(tmp_path / "empty.yaml", "# nothing\n")]) == read_recipe([BASE])
 
@@ -216,7 +237,14 @@ class TestCode:
         ["package.module:Loss", "module:Loss", "losses/mine.py:Loss", "./a b.py:Loss", "mödule:Loss", "losses/mine.py"],
     )
     @pytest.mark.parametrize(
-        "place", ["loss: '{}'", "loss: {{name: '{}'}}", "loss: {{name: w, losses: {{a: ['{}']}}}}"]
+        "place",
+        [
+            "loss: '{}'",
+            "loss: {{name: '{}'}}",
+            "loss: {{name: w, losses: {{a: ['{}']}}}}",
+            "loss: {{name: w, losses: {{prompts: '{}'}}}}",
+            "loss: {{name: w, guide: {{name: dense, prompts: {{name: '{}'}}}}}}",
+        ],
     )
     def test_refused_in_a_file_unless_allowed(self, tmp_path, target, place):
         file = write(tmp_path / "r.yaml", place.format(target))
@@ -239,6 +267,7 @@ class TestCode:
             "loss: loss:cosent",
             "loss: our-losses/cosent",
             "encoder: {prompts: {query: q:x}}",
+            "encoder: {prompts: {name: 'q:'}}",
             "encoder: {model: 'https://host/model'}",
             "loss: {name: x, note: 'a: b'}",
         ],

@@ -510,6 +510,13 @@ def test_losses_are_reached_by_their_class_names(site) -> None:
     assert not hasattr(losskit.losses, "__wrapped__")
 
 
+@pytest.mark.parametrize("reference", ["x\n", "Cached\ny", "x" * 100_000, ""], ids=len)
+def test_no_name_is_too_odd_to_be_missed(reference) -> None:
+    with pytest.raises(NotFoundError, match="no loss is named") as caught:
+        get("loss", reference)
+    assert len(str(caught.value)) < 400
+
+
 def test_a_file_is_another_one_in_another_folder(home, monkeypatch) -> None:
     for folder in ("first", "second"):
         Path(folder).mkdir()

@@ -57,8 +57,8 @@ def write_tree(folder: Path, files: Mapping[str, str]) -> Path:
 
 
 def readme_files(text: str) -> dict[str, str]:
-    """The files that a README shows: blocks behind a line that ends in "`NAME`:"."""
-    shown = re.findall(r"`([\w.]+)`:\n+```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    """The files that a README shows: data and recipes behind a line with "`NAME`" that ends in a colon."""
+    shown = re.findall(r"`([\w.]+)`[^`\n]*:\n+```(?:json|yaml)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return dict(shown)
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, cast
 
 from torch import nn
 
 from . import registry
-from .errors import LossError, LosskitError
+from .errors import LossError, LosskitError, brief, is_interrupt
 from .execution import inner_module, uncompiled
 from .features import token_ids
 from .output import Output
 from .protocols import Encoder, Features
+from .spec import Spec
 
 __all__ = ["DictEncoder", "view"]
+
+logger = logging.getLogger("losskit")
 
 
 def view(model: Any) -> Encoder:
@@ -34,11 +39,7 @@ def view(model: Any) -> Encoder:
         return inner
     # What losskit brings is asked first, so that no plugin is imported for what losskit itself adopts.
     for spec in sorted(registry.find(kind="encoder", status="ok"), key=lambda spec: not spec.builtin):
-        try:
-            plugin: Any = spec.load()
-        except LosskitError:
-            continue  # a plugin that fails to load is reported by name where somebody asks for it
-        adopted: Encoder | None = plugin.adapt(inner)
+        adopted = _adopted(inner, spec)
         if adopted is not None:
             return adopted
     if isinstance(inner, nn.DataParallel):
@@ -55,6 +56,31 @@ def view(model: Any) -> Encoder:
         expected="an encoder, a sentence-transformers model, or a module whose forward(features) returns a dict",
         got=type(model).__name__,
     )
+
+
+def _adopted(model: Any, spec: Spec) -> Encoder | None:
+    """What an encoder plugin makes of a model; None where it does not know it.
+
+    Nor where it fails: a model that is none of its own may be all that somebody works with.
+    """
+    try:
+        plugin: Any = spec.load()
+    except LosskitError:
+        return None  # what fails to load is reported by name where somebody asks for it
+    try:
+        adopted: Encoder | None = plugin.adapt(model)
+    except BaseException as error:
+        if spec.builtin or is_interrupt(error):
+            raise
+        _warn(f"{spec.provider}=={spec.version} {spec.target}: adapt raises {brief(error)}")
+        return None
+    return adopted
+
+
+@cache
+def _warn(message: str) -> None:
+    """Say it once: models are looked at in every step."""
+    logger.warning("%s", message)
 
 
 class DictEncoder:

@@ -81,7 +81,7 @@ def new(
     files = single_file(answers) if one_file else package(answers)
     check_folder(folder, list(files), whole=not one_file, force=force)
     if not dry_run:
-        write_files(folder, files)
+        write_files(folder, files, force=force)
     _tell(folder, list(files), _next(answers, folder, one_file), dry_run, as_json)
 
 

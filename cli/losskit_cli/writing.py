@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +64,7 @@ def _check_place(folder: Path, file: Path) -> None:
             raise RecipeError(str(place), expected="a folder", got="a link" if place.is_symlink() else "a file")
 
 
-def write_files(folder: Path, files: Mapping[str, str]) -> None:
+def write_files(folder: Path, files: Mapping[str, str], *, force: bool) -> None:
     """Write files below a folder, which is made if need be; what else is there stays.
 
     They are written beside their place first. If moving them fails, what they replaced is put back.
@@ -71,6 +72,7 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
     Args:
         folder: as `check_folder` left it.
         files: texts by path.
+        force: whether what is there may be replaced.
 
     Raises:
         RecipeError: they cannot be written; then nothing has changed.
@@ -89,7 +91,7 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
             with contextlib.ExitStack() as folders:
                 for path in files:
                     folders.enter_context(_made((folder / path).parent))
-                _move(aside, folder, list(files))
+                _move(aside, folder, list(files), force)
 
 
 @contextlib.contextmanager
@@ -116,13 +118,15 @@ def _aside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _move(aside: Path, folder: Path, paths: Sequence[str]) -> None:
+def _move(aside: Path, folder: Path, paths: Sequence[str], force: bool) -> None:
     """Put new files in their places; all, or none."""
     done: list[str] = []
     try:
         for path in paths:
             place, old = folder / path, aside / "old" / path
             old.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(place) and not force:  # it was not when the folder was checked
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(place))
             done.append(path)
             if os.path.lexists(place):
                 place.rename(old)

@@ -183,6 +183,19 @@ def test_what_fails_half_way_leaves_everything_untouched(call, home, monkeypatch
     assert not (folder / ".github").exists()
 
 
+def test_what_appears_meanwhile_is_untouched(call, home, monkeypatch) -> None:
+    write = writing.Path.write_text
+
+    def writing_beside(self: Path, text: str, **options: object) -> int:
+        write(home / "work" / "my_margin.py", "mine")
+        return write(self, text, **options)
+
+    monkeypatch.setattr(writing.Path, "write_text", writing_beside)
+    code, _, err = call("loss", "my-margin", "--single-file")
+    assert (code, "File exists: 'my_margin.py'" in err) == (2, True)
+    assert contents(home / "work") == {"my_margin.py": "mine"}
+
+
 def test_what_is_interrupted_while_writing_leaves_nothing(call, home, monkeypatch) -> None:
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -319,7 +320,7 @@ def read_recipe(
         if isinstance(source, Mapping):
             merged = _merged(merged, source)
         else:
-            document = _read_file(Path(source))
+            document = read_document(Path(source))
             _refuse_code(document, Path(source), allowed_targets)
             merged = _merged(merged, document)
     merged = _overridden(merged, overrides)
@@ -350,7 +351,12 @@ def _overridden(base: dict[str, Any], overrides: Sequence[str] | Mapping[str, An
     return base
 
 
-def _read_file(path: Path) -> Mapping[str, Any]:
+def read_document(path: Path) -> Mapping[str, Any]:
+    """What a recipe file says, unchecked.
+
+    Raises:
+        RecipeError: it is missing, unreadable, or no YAML of sections.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -420,12 +426,13 @@ def _refuse_code(document: Mapping[str, Any], file: Path, allowed: Collection[st
             named = path == section or path.endswith(".name")
             code = is_target(reference) if named else _TARGET.fullmatch(reference)
             # A file that is allowed allows every class in it.
-            if code and not {text, reference, reference.rpartition(":")[0]} & set(allowed):
+            file_alone = reference.rpartition(":")[0] if ".py:" in reference else reference
+            if code and not {text, reference, file_alone} & set(allowed):
                 raise RecipeError(
                     f"{path} in {file}",
                     expected="a registered component",
                     got=repr(text),
-                    fix=f"if you trust that code, give --plugin {reference}",
+                    fix=f"if you trust that code, give --plugin {shlex.quote(reference)}",
                 )
 
 

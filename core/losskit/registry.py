@@ -150,7 +150,10 @@ def current() -> Registry:
 
 
 def refresh(policy: Policy | None = None) -> None:
-    """Look afresh, after installing a plugin or under another policy; None reads the configuration again."""
+    """Look afresh, after installing a plugin or under another policy; None reads the configuration again.
+
+    What is imported stays as it is: after a plugin was upgraded, only another process runs its new code.
+    """
     global _current
     with _lock:
         importlib.invalidate_caches()

@@ -1,6 +1,7 @@
 """Recipes: strict, merged left to right, and filled in so that they read back."""
 # ruff: noqa: E501  tables of messages
 
+import shlex
 import subprocess
 import sys
 
@@ -250,7 +251,7 @@ class TestCode:
         file = write(tmp_path / "r.yaml", place.format(target))
         with pytest.raises(RecipeError, match="expected a registered component") as caught:
             read_recipe([BASE, file])
-        assert caught.value.fix == f"if you trust that code, give --plugin {target}"
+        assert caught.value.fix == f"if you trust that code, give --plugin {shlex.quote(target)}"
         read_recipe([BASE, file], allowed_targets=[target])
 
     def test_a_file_that_is_allowed_allows_its_classes_and_no_others(self, tmp_path):
@@ -260,6 +261,8 @@ class TestCode:
             read_recipe([BASE, file], allowed_targets=["yours.py", "mine.py:Other"])
         with pytest.raises(RecipeError, match="expected a registered component"):
             read_recipe([BASE, write(tmp_path / "s.yaml", "loss: mine.py")], allowed_targets=["mine.py:Loss"])
+        with pytest.raises(RecipeError, match="expected a registered component"):
+            read_recipe([BASE, write(tmp_path / "m.yaml", "loss: mine:Loss")], allowed_targets=["mine"])
 
     @pytest.mark.parametrize(
         "text",

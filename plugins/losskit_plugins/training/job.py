@@ -13,8 +13,7 @@ from losskit import build
 from losskit.errors import DataError, RecipeError
 from losskit.hooks import Hooks
 from losskit.origin import PROVENANCE
-from losskit.recipe import Recipe
-from losskit.yaml12 import parse_yaml
+from losskit.recipe import Recipe, read_document
 from losskit_plugins.data.columns import Match
 from losskit_plugins.data.files import files_of, match_evaluation, peek
 from losskit_plugins.data.transforms import match_training, read_training
@@ -143,7 +142,7 @@ class Job:
         earlier = self.workspace.earlier(RECIPE_FILE)
         wanted = self.shown.to_dict()
         if earlier is not None:
-            found = parse_yaml(earlier.read_text(encoding="utf-8"), str(earlier))
+            found = read_document(earlier)
             for part in ("encoder", "data", "loss"):
                 if found.get(part) != wanted[part]:
                     raise RecipeError(

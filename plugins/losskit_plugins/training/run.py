@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from losskit.errors import ModelError
+from losskit.errors import ModelError, brief
 
 __all__ = ["METRICS_FILE", "RECIPE_FILE", "Run", "plain_table", "read_metrics", "rows_of_metrics", "write_json"]
 
@@ -71,13 +71,13 @@ def read_metrics(file: Path) -> dict[str, Any]:
     """What metrics.json holds.
 
     Raises:
-        ModelError: it is missing or no JSON.
+        ModelError: it is missing, or not what losskit writes.
     """
     try:
         metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        got = f"{type(error).__name__}: {error}"
-        raise ModelError(f"run {file.parent}", expected=f"a folder with {file.name}", got=got) from error
+        dict(metrics["before"])  # runs may come from anybody
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ModelError(f"run {file.parent}", expected=f"a folder with {file.name}", got=brief(error)) from error
     return metrics
 
 

@@ -190,9 +190,11 @@ class Workspace:
     def _last_checkpoint(self, *places: Path) -> Path | None:
         """The checkpoint with the most steps that was written to its end, of the unfinished run first."""
         for place in places or (self.checkpoints, self.output / "checkpoints"):
-            whole = [state.parent for state in place.glob(f"checkpoint-*/{STATE}")]
+            states = place.glob(f"checkpoint-*/{STATE}")
+            steps = {state.parent.name.removeprefix("checkpoint-"): state.parent for state in states}
+            whole = [step for step in steps if step.isdecimal()]
             if whole:
-                return max(whole, key=lambda path: int(path.name.rpartition("-")[2]))
+                return steps[max(whole, key=int)]
         return None
 
 

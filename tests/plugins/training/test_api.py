@@ -160,6 +160,13 @@ def test_a_run_of_another_recipe_is_not_resumed(recipe, tmp_path):
     with pytest.raises(RecipeError, match=r"--resume into .*cut: expected loss .* as it began, got .*'scale': 3"):
         losskit.train(recipe, output=tmp_path / "cut", resume=True, **{"loss.scale": 3})
     assert left(tmp_path) == ["cut.partial"]
+    begun = tmp_path / "cut.partial" / "recipe.yaml"
+    text = begun.read_text()
+    for odd in ("[1]", "a: !!float b", "\x00"):
+        begun.write_text(odd)
+        with pytest.raises(RecipeError, match=r"recipe.yaml"):
+            losskit.train(recipe, output=tmp_path / "cut", resume=True)
+    begun.write_text(text)
     losskit.train(recipe, output=tmp_path / "cut", resume=True)
 
 

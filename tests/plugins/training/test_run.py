@@ -31,6 +31,13 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         Run(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["[]", "3", "{}", '{"before": 3}', "[" * 100_000], ids=lambda text: text[:13])
+def test_refuses_metrics_of_another_shape(tmp_path, text):
+    (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(ModelError, match=r"expected a folder with metrics.json, got \w+Error"):
+        Run(tmp_path)
+
+
 def test_what_is_not_finite_is_null_in_the_file_and_a_dash_in_the_table(tmp_path):
     write_json(tmp_path / "a.json", {"before": {"spearman": math.nan}, "loss": [math.inf, 1.0]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"before": {"spearman": None}, "loss": [None, 1.0]}

@@ -76,6 +76,7 @@ def test_resume_takes_the_last_checkpoint_that_is_whole(tmp_path):
     for step in (5, 10):
         checkpoint(tmp_path / "a.partial", step)
     checkpoint(tmp_path / "a.partial", 15, whole=False)
+    checkpoint(tmp_path / "a.partial", "of-somebody")
     work = Workspace(tmp_path / "a", resume=True)
     assert work.open() == tmp_path / "a.partial" / "checkpoints" / "checkpoint-10"
 

@@ -219,8 +219,8 @@ def _taken(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
             policy["plugins"] = False
         elif name in ("--allow", "--block"):
             value = value if equals else next(queue, "")
-            if not value:
-                raise RecipeError(name, expected="a distribution", got="none")
+            if not value or value.startswith("-"):
+                raise RecipeError(name, expected="a distribution", got=value or "none")
             policy.setdefault(name.removeprefix("--"), []).extend(value.split(","))
         elif argument != "--debug":
             rest.append(argument)

@@ -129,8 +129,9 @@ class Registry:
             reason = f"{spec.provider} gives the name to {twin.kind} {twin.target} too"
             fix = _choose([spec, twin], spec.name)
         pin = self.policy.pin(spec.kind, spec.name)
-        if pin is not None:
-            reason = f"{pin[1]} pins the name to {pin[0]}, which does not provide it"
+        if pin is not None and (twin is None or normalize(twin.provider) != pin[0]):
+            known = any(normalize(other.provider) == pin[0] for other in others)
+            reason = f"{pin[1]} pins the name to {pin[0]}, which {'is blocked' if known else 'does not provide it'}"
         where = (spec.provider, spec.version, spec.target)
         problem = Problem(*where, "ambiguous", reason, fix, spec.file, spec.line)
         return replace(spec, status="ambiguous", problem=problem)
@@ -230,7 +231,11 @@ def get(kind: str | None, reference: str) -> Spec:
     decided = current().decide(rivals or claims, name)
     if decided is None or decided not in claims:
         providers = ", ".join(f"{spec.provider}=={spec.version}" for spec in rivals or claims)
-        raise AmbiguousError(f"{claims[0].kind} {reference!r} is provided by {providers}", fix=_choose(claims, name))
+        pin = current().policy.pin(claims[0].kind, name)
+        pinned = f", and pinned to {pin[0]} by {pin[1]}" if pin else ""
+        usable = [spec for spec in claims if spec.status != "blocked"] or claims
+        culprit = f"{claims[0].kind} {reference!r} is provided by {providers}{pinned}"
+        raise AmbiguousError(culprit, fix=_choose(usable, name))
     return decided
 
 

@@ -43,6 +43,7 @@ def test_the_installed_script_is_the_same_command() -> None:
         (["show"], "Missing argument"),
         (["show", "cosnt"], "losskit: no component is named 'cosnt'. Fix: did you mean 'cos"),
         (["list", "--block"], "losskit: --block: expected a distribution, got none"),
+        (["list", "--allow", "--json"], "losskit: --allow: expected a distribution, got --json"),
     ],
 )
 def test_wrong_input_exits_with_2_and_one_clear_line(losskit, arguments, said) -> None:

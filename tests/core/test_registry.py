@@ -226,6 +226,12 @@ def test_a_pin_decides_and_one_that_leads_nowhere_is_said(site) -> None:
     with pytest.raises(AmbiguousError):
         get("loss", "toy")
     assert lookup("toy")[0].problem.reason == "pyproject.toml pins the name to lk-c, which does not provide it"
+    registry.refresh(Policy(pins={"toy": ("lk-a", "pyproject.toml")}, block={"lk-a": "the environment"}))
+    assert lookup("toy")[1].problem.reason == "pyproject.toml pins the name to lk-a, which is blocked"
+    with pytest.raises(
+        AmbiguousError, match=r"lk-b==1.0, and pinned to lk-a by pyproject.toml. Fix: write lk-b/toy, or"
+    ):
+        get("loss", "toy")
 
 
 def test_blocking_one_of_two_leaves_the_other(site) -> None:

@@ -102,7 +102,7 @@ class Registry:
             return self._reader.described(replace(spec, target=self._reader.whole(target)))
         except UnreadableError as flaw:
             if flaw.line is None:
-                fix = flaw.fix or "write module:Class or path/file.py:Class"
+                fix = flaw.fix or flaw.hint or "write module:Class or path/file.py:Class"
                 raise NotFoundError(f"{kind} {target!r}", got=flaw.reason, fix=fix) from flaw
             fix = flaw.fix or f"mend {flaw.file}"
             problem = Problem("", "", target, flaw.status, flaw.reason, fix, flaw.file, flaw.line)

@@ -68,7 +68,9 @@ class Problem:
     def __str__(self) -> str:
         where = f" ({self.file}:{self.line})" if self.file and self.line else f" ({self.file})" if self.file else ""
         fix = f". Fix: {self.fix}" if self.fix else ""
-        return f"{self.distribution}=={self.version} {self.target}: {self.status}: {self.reason}{where}{fix}"
+        distribution = "==".join(filter(None, (self.distribution, self.version)))
+        whose = " ".join(filter(None, (distribution, self.target)))
+        return f"{whose}: {self.status}: {self.reason}{where}{fix}"
 
 
 @dataclass(frozen=True, slots=True)

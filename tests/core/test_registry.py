@@ -516,6 +516,14 @@ def test_losses_are_reached_by_their_class_names(site) -> None:
     assert not hasattr(losskit.losses, "__wrapped__")
 
 
+def test_what_is_wrong_with_a_file_is_said_without_a_distribution(home) -> None:
+    Path("deep.py").write_text("class A:\n    card = " + "(" * 3000)
+    assert str(get("loss", "deep.py:A").problem).startswith("deep.py:A: broken: source does not parse: ")
+    Path("large.py").write_text("#" * (3 << 20))
+    with pytest.raises(NotFoundError, match=r"more than 2 MB\. Fix: move what is registered into a module without"):
+        get("loss", "large.py:A")
+
+
 @pytest.mark.parametrize("reference", ["x\n", "Cached\ny", "x" * 100_000, ""], ids=len)
 def test_no_name_is_too_odd_to_be_missed(reference) -> None:
     with pytest.raises(NotFoundError, match="no loss is named") as caught:

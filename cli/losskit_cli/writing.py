@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from secrets import token_hex
 
 from losskit.errors import RecipeError, brief
 
@@ -80,7 +79,7 @@ def write_files(folder: Path, files: Mapping[str, str], *, force: bool) -> None:
     with _told(folder):
         fresh = not folder.exists()
         place = folder.parent if fresh else folder
-        with _made(place), _aside(place / f".losskit-new-{token_hex(4)}") as aside:
+        with _made(place), _aside(place / f".losskit-new-{os.urandom(4).hex()}") as aside:
             for path, text in files.items():
                 file = aside / "new" / path
                 file.parent.mkdir(parents=True, exist_ok=True)

@@ -37,13 +37,18 @@ def package(answers: Answers) -> dict[str, str]:
         "LICENSE": f"licences/{answers.licence}",
     }
     named = {_named(path, answers): template for path, template in templates.items()}
-    return {path: _environment().get_template(named[path]).render(context) for path in sorted(named)}
+    return {path: _rendered(named[path], context) for path in sorted(named)}
 
 
 def single_file(answers: Answers) -> dict[str, str]:
     """The component alone, by path."""
-    template = _environment().get_template(f"{answers.kind}/{answers.shape.name}.py")
-    return {f"{answers.module}.py": template.render(answers.context())}
+    return {f"{answers.module}.py": _rendered(f"{answers.kind}/{answers.shape.name}.py", answers.context())}
+
+
+def _rendered(template: str, context: dict[str, Any]) -> str:
+    text = _text(template)
+    # Some files say the same in every package; compiling them would be a part of the command's start.
+    return _environment().from_string(text).render(context) if "<%" in text else text
 
 
 def _named(path: str, answers: Answers) -> str:

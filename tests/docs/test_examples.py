@@ -26,13 +26,15 @@ _STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 # They train as the README does, which runs always.
 SLOW = {"docs/quickstart.md", "docs/tutorial.md", "docs/howto/encoder.md", "docs/reference/hooks.md"}
+QUICK = {"docs/quickstart.md", "docs/tutorial.md"}
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 """Lets pip install what is there already, or lies in a folder; so it says that it isolates no build."""
 
 
 def _page(path: Path) -> object:
     name = path.relative_to(ROOT).as_posix()
-    return pytest.param(path, id=name, marks=[pytest.mark.slow, pytest.mark.quick] if name in SLOW else [])
+    marks = [pytest.mark.slow] * (name in SLOW) + [pytest.mark.quick] * (name in QUICK)
+    return pytest.param(path, id=name, marks=marks)
 
 
 @pytest.mark.parametrize("page", [_page(path) for path in pages()])

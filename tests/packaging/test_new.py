@@ -19,7 +19,7 @@ from losskit_templates import SHAPES, Answers
 
 pytestmark = pytest.mark.packaging
 
-QUICK = {("loss", "in-batch"), ("weighting", "weighting")}
+QUICK = {("loss", "in-batch")}
 DENSE, OTHERS = "sentence-transformers/all-MiniLM-L6-v2", r"(?:distilbert|microsoft)/[\w.-]+"
 """The models of the hub that READMEs name."""
 each_shape = pytest.mark.parametrize(

@@ -128,6 +128,22 @@ def site(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     registry.refresh()
 
 
+@pytest.fixture
+def in_process(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Call the command in this process: its exit code, stdout and stderr."""
+    from losskit_cli.app import main
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["losskit", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, *capsys.readouterr()  # type: ignore[return-value]
+
+    return run
+
+
 Losskit = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

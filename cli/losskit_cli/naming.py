@@ -122,14 +122,10 @@ def _check_claims(answers: Answers) -> None:
     for spec in current().specs:
         if spec.status == "blocked" or normalize(spec.provider) == normalize(answers.project):
             continue
-        if space(spec.kind) == space(answers.kind) and answers.name in _names(spec):
+        if space(spec.kind) == space(answers.kind) and answers.name in spec.names:
             raise _taken(answers.name, spec, f"name {answers.name!r}")
         if answers.class_name == spec.class_name:
             raise _taken(answers.class_name, spec, f"class {answers.class_name}")
-
-
-def _names(spec: Spec) -> tuple[str, ...]:
-    return spec.name, *(spec.card.aliases if spec.card is not None else ())
 
 
 def _taken(name: str, spec: Spec, culprit: str) -> RecipeError:

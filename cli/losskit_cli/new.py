@@ -13,7 +13,7 @@ import typer
 
 import losskit
 from losskit.card import KINDS
-from losskit.errors import RecipeError, did_you_mean
+from losskit.errors import RecipeError, check_choice
 from losskit.registry import find, get
 from losskit_templates import LICENCES, Answers, default_shape, package, shape_like, single_file
 
@@ -62,9 +62,7 @@ def new(
 
     On a terminal it asks for what no option says.
     """
-    if kind not in KINDS:
-        fix = did_you_mean(kind, KINDS)
-        raise RecipeError("KIND", expected=f"one of {', '.join(KINDS)}", got=repr(kind), fix=fix)
+    check_choice("KIND", kind, KINDS)
     shape, encoders = _shape(kind, origin)
     answers = Answers(kind, name, shape, encoders, distribution=distribution, losskit=_range())
     given = {"summary": summary, "author": author, "email": email, "licence": licence}
@@ -161,9 +159,7 @@ def _checked(option: str, text: str) -> str:
     if option == "email":
         return check_address(text)
     if option == "licence":
-        if text not in LICENCES:
-            fix = did_you_mean(text, LICENCES)
-            raise RecipeError("--license", expected=f"one of {', '.join(LICENCES)}", got=repr(text), fix=fix)
+        check_choice("--license", text, LICENCES)
         return text
     text = check_text(f"--{option}", text)
     return text if option == "author" or text.endswith((".", "!", "?")) else f"{text}."

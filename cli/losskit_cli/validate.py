@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from losskit.card import FAMILIES, KINDS, LABELS
-from losskit.errors import RecipeError, brief, did_you_mean
+from losskit.errors import RecipeError, brief, check_choice, did_you_mean
 from losskit.validation import LEVELS, Report, Target, all_targets, resolve, validate_all
 from losskit.validation import validate as validate_one
 from losskit.validation.ids import CHECKS
@@ -68,9 +68,7 @@ def validate(
     quiet: Annotated[bool, typer.Option("--quiet", help="Findings and counts only, and no bar")] = False,
 ) -> None:
     """Check a component, or all of them; exit with 1 on findings, with 4 if too few checks ran."""
-    if level not in LEVELS:
-        fix = did_you_mean(level, LEVELS)
-        raise RecipeError("--level", expected=f"one of {', '.join(LEVELS)}", got=repr(level), fix=fix)
+    check_choice("--level", level, LEVELS)
     settings: dict[str, Any] = {"level": level, "only": _ids(select), "seed": seed, "time_limit": time_limit}
     described: dict[str, Any] = {"inputs": inputs.replace(",", " ").split(), "labels": labels, "encoder": encoder}
     targets = _targets(arguments or [], everything, kind, described)

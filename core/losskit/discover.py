@@ -82,7 +82,10 @@ def scan(installed: Installed) -> tuple[list[Entry], list[Problem]]:
             problems.append(Problem(name, version, "METADATA", "broken", reason, fix, place))
         for point in distribution.points:
             found = _entry(distribution, point)
-            (entries if isinstance(found, Entry) else problems).append(found)  # type: ignore[arg-type]
+            if isinstance(found, Entry):
+                entries.append(found)
+            else:
+                problems.append(found)
     return entries, problems
 
 

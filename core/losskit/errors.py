@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "PluginError",
     "RecipeError",
     "brief",
+    "check_choice",
     "check_number",
     "did_you_mean",
     "is_interrupt",
@@ -97,6 +98,21 @@ class PluginError(LosskitError):
     """A component that was needed failed to load."""
 
     exit_code = 3
+
+
+def check_choice(option: str, value: str | None, known: Sequence[str]) -> None:
+    """Refuse the value of an option that is none of the known ones; None says nothing.
+
+    Raises:
+        RecipeError: names the option, and the nearest of them.
+
+    >>> check_choice("kind", "los", ("loss", "encoder"))
+    Traceback (most recent call last):
+    losskit.errors.RecipeError: kind: expected one of loss, encoder, got 'los'. Fix: did you mean 'loss'?
+    """
+    if value is not None and value not in known:
+        fix = did_you_mean(value, known)
+        raise RecipeError(option, expected=f"one of {', '.join(known)}", got=repr(value), fix=fix)
 
 
 def check_number(

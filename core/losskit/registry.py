@@ -21,7 +21,7 @@ from typing import Any
 from .cache import Cache
 from .card import FAMILIES, INPUTS, KINDS, LABELS, Format, split_input
 from .discover import LONGEST, Entry, Reader, scan
-from .errors import AmbiguousError, NotFoundError, PluginError, RecipeError, did_you_mean
+from .errors import AmbiguousError, NotFoundError, PluginError, check_choice, did_you_mean
 from .installed import Installed
 from .policy import BUILTIN, Policy, normalize
 from .source import Sources, UnreadableError
@@ -188,12 +188,12 @@ def find(
     >>> [spec.name for spec in find(kind="similarity", search="cos*")]
     ['cosine']
     """
-    _check("kind", kind, KINDS)
-    _check("encoder", encoder, FAMILIES)
-    _check("labels", labels, LABELS)
-    _check("status", status, STATUSES)
+    check_choice("kind", kind, KINDS)
+    check_choice("encoder", encoder, FAMILIES)
+    check_choice("labels", labels, LABELS)
+    check_choice("status", status, STATUSES)
     for column in inputs or ():
-        _check("inputs", split_input(column)[0], INPUTS)
+        check_choice("inputs", split_input(column)[0], INPUTS)
     return [
         spec
         for spec in current().specs
@@ -245,7 +245,7 @@ def lookup(reference: str, kind: str | None = None) -> list[Spec]:
     Raises:
         NotFoundError: nothing answers to it.
     """
-    _check("kind", kind, KINDS)
+    check_choice("kind", kind, KINDS)
     head, _, rest = reference.partition(":")
     if head in KINDS and rest:
         if kind is not None and space(kind) != space(head):
@@ -312,12 +312,6 @@ def api(name: str) -> Any:
     raise PluginError(f"losskit.{name} is not registered by the distribution losskit", fix=f"reinstall {BUILTIN}")
 
 
-def _check(option: str, value: str | None, known: Sequence[str]) -> None:
-    if value is not None and value not in known:
-        fix = did_you_mean(value, known)
-        raise RecipeError(option, expected=f"one of {', '.join(known)}", got=repr(value), fix=fix)
-
-
 def space(kind: str) -> str:
     """The kinds that share a namespace, by one of them."""
     return "loss" if kind == "wrapper" else kind
@@ -338,7 +332,7 @@ def _choose(claims: Sequence[Spec], name: str) -> str:
 
 
 def _mentions(spec: Spec, pattern: str) -> bool:
-    texts = [spec.name, spec.class_name, spec.summary, *(spec.card.aliases if spec.card else ())]
+    texts = [*spec.names, spec.class_name, spec.summary]
     return any(fnmatchcase(text.lower(), f"*{pattern}*") for text in texts)
 
 

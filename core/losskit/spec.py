@@ -108,6 +108,11 @@ class Spec:
         return self.target.rpartition(":")[2]
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Its name and those that it had before."""
+        return self.name, *(self.card.aliases if self.card is not None else ())
+
+    @property
     def qualified(self) -> str:
         """The name that no other distribution can have: `distribution/name`."""
         return f"{self.provider}/{self.name}" if self.provider else self.target

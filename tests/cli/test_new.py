@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -15,21 +16,12 @@ import pytest
 
 from losskit import registry
 from losskit_cli import writing
-from losskit_cli.app import main
 from losskit_cli.naming import LONGEST
 
 
 @pytest.fixture
-def call(home, monkeypatch, capsys):
-    """Call the command in this process: its exit code, stdout and stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["losskit", "new", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return end.value.code, *capsys.readouterr()
-
-    return run
+def call(in_process):
+    return partial(in_process, "new")
 
 
 def contents(folder: Path) -> dict[str, str]:

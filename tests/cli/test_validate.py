@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
@@ -20,7 +21,6 @@ import losskit.validation.report
 from losskit.validation import Check, Report
 from losskit.validation.run import validate as validate_for_real
 from losskit_cli import validate as command
-from losskit_cli.app import main
 from losskit_cli.progress import CheckBar
 
 MINIMUM = {"static": {"loss": 2}, "interface": {"loss": 5}, "numeric": {"loss": 12}}
@@ -48,16 +48,8 @@ def report(*checks: Check, target: str = "cosent", **settings) -> Report:
 
 
 @pytest.fixture
-def call(home, monkeypatch, capsys):
-    """Call the command in this process: its exit code, stdout and stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["losskit", "validate", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return end.value.code, *capsys.readouterr()
-
-    return run
+def call(in_process):
+    return partial(in_process, "validate")
 
 
 @pytest.fixture

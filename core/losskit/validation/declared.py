@@ -49,10 +49,9 @@ def _collisions(spec: Spec) -> Iterator[Violation]:
         if same_name(spec, other):
             provider = f"{other.provider}=={other.version}"
             yield Violation(f"{provider} has a {other.kind} of this name too", "a name of its own", spec.name)
-    for alias in spec.card.aliases if spec.card is not None else ():
+    for alias in spec.names[1:]:
         for other in others:
-            taken = (other.name, *(other.card.aliases if other.card is not None else ()))
-            if alias in taken and not (spec.builtin and other in foreign):
+            if alias in other.names and not (spec.builtin and other in foreign):
                 message = f"the alias {alias!r} already means the {other.kind} {other.qualified}"
                 yield Violation(message, "an alias of its own", alias)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import registry
 from ..card import FAMILIES, INPUTS, LABELS, Format, split_input
-from ..errors import NotFoundError, RecipeError, did_you_mean
+from ..errors import NotFoundError, RecipeError, check_choice, did_you_mean
 from ..hooks import get_or_generate
 from ..policy import Policy
 from ..spec import Spec
@@ -100,9 +100,7 @@ def resolve(
         problem = spec.problem
         raise NotFoundError(f"{spec.kind} {spec.qualified!r}", got=f"blocked: {problem.reason}", fix=problem.fix)
     families = (spec.card.encoders if spec.card is not None else ()) or FAMILIES
-    if encoder and encoder not in families:
-        fix = did_you_mean(encoder, families)
-        raise RecipeError("--encoder", expected=f"one of {', '.join(families)}", got=repr(encoder), fix=fix)
+    check_choice("--encoder", encoder or None, families)
     _check_options(spec, options or {})
     return Target(
         reference,
@@ -115,9 +113,7 @@ def resolve(
 
 
 def _formats(inputs: Sequence[str], labels: str) -> tuple[Format, ...]:
-    if labels and labels not in LABELS:
-        fix = did_you_mean(labels, LABELS)
-        raise RecipeError("--labels", expected=f"one of {', '.join(LABELS)}", got=repr(labels), fix=fix)
+    check_choice("--labels", labels or None, LABELS)
     if not inputs:
         if labels:
             raise RecipeError("--labels", expected="--inputs beside it", got="none", fix="--inputs anchor,positive")
